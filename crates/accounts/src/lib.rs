@@ -1,0 +1,1 @@
+//! Users, access tokens, log-in, registration, user-interactive authentication, profiles, account data.

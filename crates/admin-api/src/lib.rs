@@ -1,0 +1,1 @@
+//! Synapse's admin API over HTTP.

@@ -1,0 +1,1 @@
+//! Synapse's configuration files, read into typed sections.

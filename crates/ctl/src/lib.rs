@@ -1,0 +1,1 @@
+//! myelin-ctl: configuration, keys, users and the fleet.

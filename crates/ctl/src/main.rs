@@ -1,0 +1,2 @@
+//! `myelin-ctl`: the control program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Start, readiness, drain and stop of every daemon.

@@ -1,0 +1,1 @@
+//! Devices, end-to-end keys, to-device messages, cross-signing, key backup.

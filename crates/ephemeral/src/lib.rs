@@ -1,0 +1,1 @@
+//! Receipts, typing and presence.

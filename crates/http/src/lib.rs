@@ -1,0 +1,1 @@
+//! actix-web glue: ruma requests and responses, router, listeners, errors.

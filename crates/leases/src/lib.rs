@@ -1,0 +1,1 @@
+//! Fenced leases in PostgreSQL.

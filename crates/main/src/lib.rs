@@ -1,0 +1,1 @@
+//! The main process: everything which no worker was given.

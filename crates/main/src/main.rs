@@ -1,0 +1,2 @@
+//! `myelin-main`: the main process, which serves everything that no worker was given.
+fn main() {}

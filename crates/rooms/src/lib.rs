@@ -1,0 +1,1 @@
+//! The room engine: one writer per room, group commit, state store.

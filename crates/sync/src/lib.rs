@@ -1,0 +1,1 @@
+//! The sync engine: what changed for a user since a position.

@@ -1,0 +1,1 @@
+//! Private PostgreSQL servers and freshly migrated databases for tests.

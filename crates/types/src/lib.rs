@@ -1,0 +1,1 @@
+//! Small types that every crate shares: stream ids and positions, instance names, the clock.
