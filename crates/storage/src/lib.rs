@@ -1,1 +1,23 @@
-//! PostgreSQL: pool, migrations, and one module of SQL per table family.
+//! PostgreSQL: the pool, the migrations, and one module of SQL per table family.
+//!
+//! All SQL of Myelin stands in this crate, beside the function that runs it. Functions take
+//! `db: &impl GenericClient`, which is a [`Client`] or the caller's [`Transaction`]; those that write are meant to be
+//! called in a transaction. There are no rules of Matrix here: what may be written is decided by the callers.
+//!
+//! Start with [`Database`], then read the module of the table you are after.
+
+mod database;
+mod error;
+pub mod instances;
+mod migrate;
+pub mod streams;
+pub mod strings;
+
+pub use database::{
+    Client, Database, DatabaseOptions, DetachedClient, Transaction, detach, execute, query, query_one,
+    query_opt,
+};
+pub use deadpool_postgres::GenericClient;
+pub use error::{Result, StorageError};
+pub use migrate::{migrate, migrations_fingerprint};
+pub use tokio_postgres::{Row, types::ToSql};

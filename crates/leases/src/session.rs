@@ -1,0 +1,180 @@
+//! A process's registration, its heartbeat and the duties it holds.
+
+use std::{sync::Arc, time::Duration};
+
+use myelin_storage::{
+    Database, DetachedClient, GenericClient, StorageError,
+    instances::{self, Registration},
+    streams,
+};
+use myelin_types::WriterId;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+/// How long a process counts as alive after its last heartbeat.
+const TTL: Duration = Duration::from_secs(5);
+/// How often it says that it lives.
+const HEARTBEAT: Duration = Duration::from_millis(1500);
+
+/// Why a process can't register or take a duty.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// A living process has the same `worker_name`.
+    #[error(
+        "another process named {0:?} is running on this database; every process needs a worker_name of its own"
+    )]
+    NameTaken(String),
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A registered process. Clones are the same registration.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    registration: Registration,
+    name: String,
+    lost: watch::Sender<bool>,
+    /// Holds the advisory lock on the name for as long as this connection lives: the server frees it by itself when
+    /// the process dies, so that a successor of the same name need not wait for the heartbeat to run out.
+    _name_lock: DetachedClient,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("name", &self.0.name)
+            .field("registration", &self.0.registration)
+            .finish()
+    }
+}
+
+impl Session {
+    /// Registers the process under `name`, waiting up to `patience` for a predecessor of that name to end, and starts
+    /// its heartbeat. `stream_names` are the streams that it may write.
+    ///
+    /// # Errors
+    /// [`LeaseError::NameTaken`] if the predecessor still lives after `patience`.
+    pub async fn register(
+        database: Database,
+        name: &str,
+        stream_names: &[&str],
+        patience: Duration,
+    ) -> Result<Self, LeaseError> {
+        let name_lock = database.get().await?;
+        let give_up = Instant::now() + patience;
+        while !instances::try_lock_name(&name_lock, name).await? {
+            if Instant::now() >= give_up {
+                return Err(LeaseError::NameTaken(name.to_owned()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let mut client = database.get().await?;
+        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let registration = instances::register(&transaction, name, TTL).await?;
+        streams::claim(&transaction, stream_names, registration.writer, registration.epoch).await?;
+        transaction.commit().await.map_err(StorageError::from)?;
+        drop(client);
+        info!(instance_name = name, writer = registration.writer.0, epoch = registration.epoch, "registered");
+        let session = Self(Arc::new(Inner {
+            database,
+            registration,
+            name: name.to_owned(),
+            lost: watch::Sender::new(false),
+            _name_lock: myelin_storage::detach(name_lock),
+        }));
+        tokio::spawn(heartbeat(Arc::downgrade(&session.0)));
+        Ok(session)
+    }
+
+    /// The process's number, which stands beside every row that it writes to a stream.
+    pub fn writer(&self) -> WriterId {
+        self.0.registration.writer
+    }
+
+    /// The epoch that every write is checked against.
+    pub fn epoch(&self) -> i64 {
+        self.0.registration.epoch
+    }
+
+    /// The `worker_name`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Takes those of `leases` that are free or whose holder is gone, and gives all of them that are held now.
+    ///
+    /// # Errors
+    /// If the database fails; what is held then is unchanged.
+    pub async fn acquire(&self, leases: &[&str]) -> Result<Vec<String>, LeaseError> {
+        let mut client = self.0.database.get().await?;
+        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let held = instances::acquire_leases(&transaction, leases, self.0.registration).await?;
+        transaction.commit().await.map_err(StorageError::from)?;
+        Ok(held)
+    }
+
+    /// Checks in the caller's transaction that this process may still write; nobody can take its duties over before
+    /// that transaction has ended.
+    ///
+    /// # Errors
+    /// [`StorageError::Fenced`] if it was replaced: roll back, and stop.
+    pub async fn check_fence(&self, transaction: &impl GenericClient) -> Result<(), StorageError> {
+        if instances::check_fence(transaction, self.0.registration).await? {
+            return Ok(());
+        }
+        self.mark_lost();
+        Err(StorageError::Fenced)
+    }
+
+    /// Notes that the process was replaced. [`Session::lost`] tells whoever waits for it.
+    pub fn mark_lost(&self) {
+        if !self.0.lost.send_replace(true) {
+            error!(instance_name = self.0.name, "another process took over this one's duties; stopping");
+        }
+    }
+
+    /// Ends once the process was replaced: it must stop, since nothing that it writes is accepted any more.
+    pub async fn lost(&self) {
+        let mut lost = self.0.lost.subscribe();
+        // The sender lives in `self`, so this ends only with the value we wait for.
+        let _ = lost.wait_for(|lost| *lost).await;
+    }
+
+    /// Gives everything back at a clean end, so that others take over at once.
+    ///
+    /// # Errors
+    /// If the database fails; the duties then come free when the last heartbeat has run out.
+    pub async fn release(&self) -> Result<(), LeaseError> {
+        let client = self.0.database.get().await?;
+        Ok(instances::deregister(&client, self.0.registration).await?)
+    }
+}
+
+async fn heartbeat(session: std::sync::Weak<Inner>) {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(inner) = session.upgrade() else { return };
+        let session = Session(inner);
+        if *session.0.lost.borrow() {
+            return;
+        }
+        let beat = async {
+            let client = session.0.database.get().await?;
+            instances::heartbeat(&client, session.0.registration, TTL).await
+        };
+        match beat.await {
+            Ok(true) => {}
+            Ok(false) => return session.mark_lost(),
+            Err(error) => warn!(%error, "the heartbeat did not reach the database"),
+        }
+    }
+}

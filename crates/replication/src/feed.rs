@@ -1,0 +1,174 @@
+//! The reading side of a stream.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use myelin_storage::{Database, Result, streams};
+use myelin_types::{Position, StreamId, WriterId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::{Batch, Notice, Stamped, Stream};
+
+/// How many rows one catch-up query reads.
+const CATCH_UP_ROWS: i64 = 1000;
+
+type Subscriber<R> = Box<dyn Fn(&Batch<'_, R>) + Send + Sync>;
+
+/// A stream as this process has seen it. Clones are the same feed.
+pub struct Feed<S: Stream>(Arc<Inner<S>>);
+
+impl<S: Stream> Clone for Feed<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Stream> std::fmt::Debug for Feed<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feed")
+            .field("stream", &S::NAME)
+            .field("position", &self.position().to_string())
+            .finish()
+    }
+}
+
+struct Inner<S: Stream> {
+    database: Database,
+    position: watch::Sender<Arc<Position>>,
+    /// Held while a batch is applied, so that subscribers see batches one at a time and in order.
+    state: Mutex<State<S>>,
+    /// Held by the one task that reads the database; the others wait for what it finds.
+    catching_up: tokio::sync::Mutex<()>,
+}
+
+struct State<S: Stream> {
+    writers: BTreeMap<WriterId, StreamId>,
+    subscribers: Vec<Subscriber<S::Row>>,
+}
+
+impl<S: Stream> Feed<S> {
+    /// A feed that stands at what is committed now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn open(database: Database) -> Result<Self> {
+        let client = database.get().await?;
+        let writers: BTreeMap<_, _> = streams::list_positions(&client, S::NAME).await?.into_iter().collect();
+        drop(client);
+        let position = Position::from_writers(writers.iter().map(|(writer, id)| (*writer, *id)));
+        Ok(Self(Arc::new(Inner {
+            database,
+            position: watch::Sender::new(Arc::new(position)),
+            state: Mutex::new(State { writers, subscribers: Vec::new() }),
+            catching_up: tokio::sync::Mutex::new(()),
+        })))
+    }
+
+    /// Has `subscriber` called with every batch from now on, before the position moves past it. It is called on the
+    /// path of every write: it must be quick and must not block.
+    pub fn subscribe(&self, subscriber: impl Fn(&Batch<'_, S::Row>) + Send + Sync + 'static) {
+        self.0.state.lock().subscribers.push(Box::new(subscriber));
+    }
+
+    /// Up to where all subscribers of this process have seen the stream.
+    pub fn position(&self) -> Arc<Position> {
+        self.0.position.borrow().clone()
+    }
+
+    /// Hands a notice to the subscribers. Gives `false` if rows before it are missing here: the caller then has the
+    /// feed [catch up](Feed::catch_up). A notice that is known already changes nothing.
+    pub fn deliver(&self, notice: &Notice<S::Row>) -> bool {
+        let mut state = self.0.state.lock();
+        let seen = state.writers.get(&notice.writer).copied();
+        if seen.is_some_and(|seen| seen >= notice.position) {
+            return true;
+        }
+        if seen != Some(notice.previous) {
+            debug!(stream = S::NAME, ?seen, previous = %notice.previous, "a notice left a gap");
+            return false;
+        }
+        self.apply(&mut state, &notice.rows, [(notice.writer, notice.position)]);
+        true
+    }
+
+    /// Reads from the database what is committed and was not seen here.
+    ///
+    /// # Errors
+    /// If the database fails; what was applied until then stays applied.
+    pub async fn catch_up(&self) -> Result<()> {
+        let _turn = self.0.catching_up.lock().await;
+        let client = self.0.database.get().await?;
+        let committed = streams::list_positions(&client, S::NAME).await?;
+        let target = Position::from_writers(committed.iter().copied());
+        let mut from = (*self.position()).clone();
+        while !from.covers_all(&target) {
+            let rows = S::since(&client, &from, &target, CATCH_UP_ROWS).await?;
+            let full = i64::try_from(rows.len()).is_ok_and(|count| count >= CATCH_UP_ROWS);
+            let mut state = self.0.state.lock();
+            // Notices may have arrived while we read; what they brought is not new any more.
+            let fresh: Vec<Stamped<S::Row>> = rows
+                .iter()
+                .filter(|row| state.writers.get(&row.writer).is_none_or(|seen| row.id > *seen))
+                .cloned()
+                .collect();
+            match rows.last() {
+                // Rows come by ascending id, so a full page is complete up to its last id for every writer.
+                Some(last) if full => {
+                    let page_end = last.id;
+                    let reached = committed.iter().map(|(writer, id)| (*writer, (*id).min(page_end)));
+                    self.apply(&mut state, &fresh, reached);
+                    from.advance_all(page_end);
+                }
+                _ => {
+                    self.apply(&mut state, &fresh, committed.iter().copied());
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the feed covers `position`, at most `patience`. A feed that is behind asks the database itself, so
+    /// this fails only if the position is from the future or the database is away.
+    pub async fn wait_for(&self, position: &Position, patience: Duration) -> bool {
+        if self.position().covers_all(position) {
+            return true;
+        }
+        let mut positions = self.0.position.subscribe();
+        // Usually the notice is on its way; asking the database at once would only add load.
+        let notice = Duration::from_millis(50).min(patience);
+        let arrived = |seen: &Arc<Position>| seen.covers_all(position);
+        if let Ok(Ok(_)) = tokio::time::timeout(notice, positions.wait_for(arrived)).await {
+            return true;
+        }
+        if self.catch_up().await.is_ok() && self.position().covers_all(position) {
+            return true;
+        }
+        let rest = patience.saturating_sub(notice);
+        matches!(tokio::time::timeout(rest, positions.wait_for(arrived)).await, Ok(Ok(_)))
+    }
+
+    /// Wakes at every move of the position.
+    pub fn changes(&self) -> watch::Receiver<Arc<Position>> {
+        self.0.position.subscribe()
+    }
+
+    fn apply(
+        &self,
+        state: &mut State<S>,
+        rows: &[Stamped<S::Row>],
+        reached: impl IntoIterator<Item = (WriterId, StreamId)>,
+    ) {
+        for (writer, id) in reached {
+            let seen = state.writers.entry(writer).or_insert(id);
+            *seen = (*seen).max(id);
+        }
+        let position = Position::from_writers(state.writers.iter().map(|(writer, id)| (*writer, *id)));
+        if !rows.is_empty() {
+            let batch = Batch { rows, position: &position };
+            state.subscribers.iter().for_each(|subscriber| subscriber(&batch));
+        }
+        self.0.position.send_replace(Arc::new(position));
+    }
+}

@@ -1,0 +1,325 @@
+//! The writing side of a stream: group commit under a fence.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use myelin_leases::Session;
+use myelin_storage::{Database, StorageError, Transaction, streams};
+use myelin_types::StreamId;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use crate::{Feed, Notice, Stamped, Stream};
+
+/// Rows in one transaction at most.
+const MAX_BATCH_ROWS: usize = 512;
+/// Requests that wait for the next transaction at most; more are refused.
+const MAX_WAITING: usize = 4096;
+
+/// Why rows were not written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Too many writes are waiting: try again later.
+    #[error("too many writes are waiting")]
+    Overloaded,
+    /// The process ends, or was replaced by another.
+    #[error("this process does not write any more")]
+    Stopped,
+    /// The database refused. Nothing was written.
+    #[error(transparent)]
+    Storage(#[from] Arc<StorageError>),
+}
+
+impl From<StorageError> for WriteError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+type Work<R> = Box<
+    dyn for<'a> FnOnce(
+            &'a Transaction<'a>,
+        ) -> Pin<Box<dyn Future<Output = Result<Vec<R>, StorageError>> + Send + 'a>>
+        + Send,
+>;
+
+type Reply = oneshot::Sender<Result<Vec<StreamId>, WriteError>>;
+
+enum Job<R> {
+    Append { rows: Vec<R>, reply: Reply },
+    Transact { work: Work<R>, reply: Reply },
+}
+
+/// Writes a stream. Clones feed the same queue, and a process has one queue for each stream that it writes.
+pub struct StreamWriter<S: Stream> {
+    jobs: mpsc::Sender<Job<S::Row>>,
+}
+
+impl<S: Stream> Clone for StreamWriter<S> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone() }
+    }
+}
+
+impl<S: Stream> std::fmt::Debug for StreamWriter<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamWriter").field("stream", &S::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<S: Stream> StreamWriter<S> {
+    /// Starts writing the stream under `session`, which registered for it; committed rows are delivered to `feed`,
+    /// which was opened after that.
+    pub fn start(database: Database, session: Session, feed: Feed<S>) -> Self {
+        let (jobs, queue) = mpsc::channel(MAX_WAITING);
+        let position = feed.position().of(session.writer());
+        let committer = Committer { database, session, feed, position };
+        tokio::spawn(committer.run(queue));
+        Self { jobs }
+    }
+
+    /// Writes rows, together and in order, and gives their ids once they are committed and every subscriber of this
+    /// process has seen them.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was written then.
+    pub async fn append(&self, rows: Vec<S::Row>) -> Result<Vec<StreamId>, WriteError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Append { rows, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopped))
+    }
+
+    /// Runs `work` in a transaction of its own, then appends the rows that it gives in the same transaction. For
+    /// writes that must stand or fall with their rows; slower than [`StreamWriter::append`], which shares commits.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was written then.
+    pub async fn transact<T, F>(&self, work: F) -> Result<T, WriteError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(
+                &'a Transaction<'a>,
+            ) -> Pin<
+                Box<dyn Future<Output = Result<(T, Vec<S::Row>), StorageError>> + Send + 'a>,
+            > + Send
+            + 'static,
+    {
+        let (give, result) = oneshot::channel();
+        let work: Work<S::Row> = Box::new(move |transaction| {
+            Box::pin(async move {
+                let (value, rows) = work(transaction).await?;
+                // The caller may be gone; the rows count all the same.
+                let _ = give.send(value);
+                Ok(rows)
+            })
+        });
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Transact { work, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopped))?;
+        result.await.map_err(|_| WriteError::Stopped)
+    }
+
+    fn enqueue(&self, job: Job<S::Row>) -> Result<(), WriteError> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => WriteError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Stopped,
+        })
+    }
+}
+
+struct Committer<S: Stream> {
+    database: Database,
+    session: Session,
+    feed: Feed<S>,
+    /// The position after our last commit.
+    position: StreamId,
+}
+
+/// Requests that share a transaction: their rows, and for each how many of the rows are its own.
+struct Group<R> {
+    rows: Vec<R>,
+    members: Vec<(usize, Reply)>,
+}
+
+/// A transaction that did not happen, with its rows handed back.
+struct Failed<R> {
+    error: StorageError,
+    rows: Vec<R>,
+}
+
+impl<S: Stream> Committer<S> {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job<S::Row>>) {
+        let mut next = queue.recv().await;
+        while let Some(job) = next.take() {
+            match job {
+                Job::Transact { work, reply } => {
+                    let outcome = self.commit(Some(work), Vec::new()).await;
+                    let _ = reply.send(outcome.map_err(|failed| failed.error.into()));
+                }
+                Job::Append { rows, reply } => {
+                    let mut group = Group { members: vec![(rows.len(), reply)], rows };
+                    // Whatever came while the last transaction was under way shares this one.
+                    while group.rows.len() < MAX_BATCH_ROWS {
+                        match queue.try_recv() {
+                            Ok(Job::Append { rows, reply }) => {
+                                group.members.push((rows.len(), reply));
+                                group.rows.extend(rows);
+                            }
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit_group(group).await;
+                }
+            }
+            if next.is_none() {
+                next = queue.recv().await;
+            }
+        }
+    }
+
+    async fn commit_group(&mut self, group: Group<S::Row>) {
+        let Group { rows, members } = group;
+        let failed = match self.commit(None, rows).await {
+            Ok(ids) => {
+                let mut ids = ids.into_iter();
+                for (count, reply) in members {
+                    let _ = reply.send(Ok(ids.by_ref().take(count).collect()));
+                }
+                return;
+            }
+            Err(failed) => failed,
+        };
+        // One bad request must not take those down that happened to share its transaction.
+        if members.len() > 1 && is_about_the_rows(&failed.error) {
+            warn!(stream = S::NAME, error = %failed.error, "a shared transaction failed; trying each request alone");
+            let mut rows = failed.rows.into_iter();
+            for (count, reply) in members {
+                let own = rows.by_ref().take(count).collect();
+                let outcome = self.commit(None, own).await;
+                let _ = reply.send(outcome.map_err(|failed| failed.error.into()));
+            }
+            return;
+        }
+        let error = Arc::new(failed.error);
+        for (_, reply) in members {
+            let _ = reply.send(Err(WriteError::Storage(error.clone())));
+        }
+    }
+
+    /// Writes `rows`, and those that `work` adds, in one transaction, and tells the feed.
+    async fn commit(
+        &mut self,
+        work: Option<Work<S::Row>>,
+        rows: Vec<S::Row>,
+    ) -> Result<Vec<StreamId>, Failed<S::Row>> {
+        let mut stamped = Vec::new();
+        match self.write(work, rows, &mut stamped).await {
+            Ok(()) => {}
+            Err(error) => {
+                if matches!(error, StorageError::Fenced) {
+                    self.session.mark_lost();
+                }
+                return Err(Failed { error, rows: stamped.into_iter().map(|stamped| stamped.row).collect() });
+            }
+        }
+        let ids: Vec<StreamId> = stamped.iter().map(|row| row.id).collect();
+        let Some(position) = ids.last().copied() else { return Ok(ids) };
+        let notice =
+            Notice { writer: self.session.writer(), previous: self.position, position, rows: stamped.into() };
+        self.position = position;
+        // A gap in our own feed can only mean that a commit of ours failed halfway to being told.
+        if !self.feed.deliver(&notice)
+            && let Err(error) = self.feed.catch_up().await
+        {
+            error!(stream = S::NAME, %error, "the feed could not catch up with its own writer");
+        }
+        Ok(ids)
+    }
+
+    /// The transaction itself. The rows are in `stamped` afterwards, whatever the outcome.
+    async fn write(
+        &self,
+        work: Option<Work<S::Row>>,
+        mut rows: Vec<S::Row>,
+        stamped: &mut Vec<Stamped<S::Row>>,
+    ) -> Result<(), StorageError> {
+        let unstamped = |rows: Vec<S::Row>| -> Vec<Stamped<S::Row>> {
+            rows.into_iter()
+                .map(|row| Stamped { id: StreamId::ZERO, writer: self.session.writer(), row })
+                .collect()
+        };
+        let mut client = match self.database.get().await {
+            Ok(client) => client,
+            Err(error) => {
+                *stamped = unstamped(rows);
+                return Err(error);
+            }
+        };
+        let transaction = match client.transaction().await {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                *stamped = unstamped(rows);
+                return Err(error.into());
+            }
+        };
+        if let Some(work) = work {
+            rows.extend(work(&transaction).await?);
+        }
+        *stamped = unstamped(rows);
+        if let Some(last) = stamped.len().checked_sub(1) {
+            let ids = streams::allocate(&transaction, S::NAME, stamped.len()).await?;
+            for (row, id) in stamped.iter_mut().zip(ids) {
+                row.id = id;
+            }
+            S::persist(&transaction, stamped).await?;
+            let (writer, epoch) = (self.session.writer(), self.session.epoch());
+            streams::advance(&transaction, S::NAME, writer, epoch, stamped[last].id).await?;
+        } else {
+            self.session.check_fence(&transaction).await?;
+        }
+        match transaction.commit().await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let error = StorageError::from(error);
+                drop(client);
+                let last = stamped.last().map(|row| row.id);
+                match self.was_committed(last, &error).await {
+                    true => Ok(()),
+                    false => Err(error),
+                }
+            }
+        }
+    }
+
+    /// A connection that broke while the server was committing leaves it open what happened; the position tells.
+    async fn was_committed(&self, last: Option<StreamId>, error: &StorageError) -> bool {
+        let Some(last) = last.filter(|_| !is_about_the_rows(error)) else { return false };
+        for _ in 0..20 {
+            let read = async {
+                let client = self.database.get().await?;
+                streams::list_positions(&client, S::NAME).await
+            };
+            match read.await {
+                Ok(positions) => return positions.contains(&(self.session.writer(), last)),
+                Err(error) => warn!(stream = S::NAME, %error, "asking whether a commit succeeded"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        }
+        false
+    }
+}
+
+/// The server refused a statement, rather than the connection having failed.
+fn is_about_the_rows(error: &StorageError) -> bool {
+    match error {
+        StorageError::Postgres(error) => error.as_db_error().is_some(),
+        StorageError::Inconsistent(_) => true,
+        StorageError::Unavailable(_) | StorageError::Migration(_) | StorageError::Fenced => false,
+    }
+}

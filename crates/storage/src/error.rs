@@ -1,0 +1,40 @@
+//! What can go wrong with the database.
+
+/// The result of every function of this crate.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// A database operation failed. Never shown to clients; callers tell apart only what they can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// No connection could be had: the database is away, or all connections of the pool are in use.
+    #[error("no database connection: {0}")]
+    Unavailable(String),
+    /// PostgreSQL refused a statement, or the connection broke.
+    #[error("database: {}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// A migration failed.
+    #[error("migrating the database: {0}")]
+    Migration(String),
+    /// A row holds what we never write there.
+    #[error("inconsistent data: {0}")]
+    Inconsistent(String),
+    /// Another process took over this one's duties: nothing that this process writes is accepted any more.
+    #[error("this process was replaced by another and may not write any more")]
+    Fenced,
+}
+
+impl StorageError {
+    /// Whether a unique constraint refused the row: somebody else was first.
+    pub fn is_unique_violation(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION)
+    }
+}
+
+/// tokio-postgres prints "db error" for what the server said; operators need the server's words.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,60 @@
+//! `stream_positions`: the committed watermark of every stream and writer.
+
+use myelin_types::{StreamId, WriterId};
+use tokio_postgres::Row;
+
+use crate::{GenericClient, Result, StorageError, execute, query, query_one};
+
+/// Takes over (or first makes) `writer`'s rows of the given streams under `epoch`. From then on transactions of an
+/// earlier epoch are refused by [`advance`].
+///
+/// A new row starts at the stream's newest id, so that a writer which has never written holds no reader back.
+pub async fn claim(db: &impl GenericClient, streams: &[&str], writer: WriterId, epoch: i64) -> Result<()> {
+    const SQL: &str = "
+        INSERT INTO stream_positions (stream, writer_id, epoch, position)
+        SELECT stream, $2, $3,
+               GREATEST((SELECT coalesce(pg_sequence_last_value(('stream_' || stream)::regclass), 0)),
+                        (SELECT coalesce(max(position), 0) FROM stream_positions p WHERE p.stream = s.stream))
+          FROM unnest($1::text[]) AS s (stream)
+            ON CONFLICT (stream, writer_id) DO UPDATE SET epoch = excluded.epoch";
+    execute(db, SQL, &[&streams, &writer.0, &epoch]).await?;
+    Ok(())
+}
+
+/// Every writer's committed position in a stream.
+pub async fn list_positions(db: &impl GenericClient, stream: &str) -> Result<Vec<(WriterId, StreamId)>> {
+    const SQL: &str = "SELECT writer_id, position FROM stream_positions WHERE stream = $1 ORDER BY writer_id";
+    let rows = query(db, SQL, &[&stream]).await?;
+    Ok(rows.iter().map(|row| (WriterId(row.get(0)), StreamId(row.get(1)))).collect())
+}
+
+/// Moves `writer`'s position, in the transaction that writes the rows up to there.
+///
+/// # Errors
+/// [`StorageError::Fenced`] if another process took over this writer: the caller must not commit.
+pub async fn advance(
+    db: &impl GenericClient,
+    stream: &str,
+    writer: WriterId,
+    epoch: i64,
+    position: StreamId,
+) -> Result<()> {
+    const SQL: &str = "
+        UPDATE stream_positions SET position = $4 WHERE stream = $1 AND writer_id = $2 AND epoch = $3";
+    match execute(db, SQL, &[&stream, &writer.0, &epoch, &position.0]).await? {
+        1 => Ok(()),
+        _ => Err(StorageError::Fenced),
+    }
+}
+
+/// The next `count` ids of a stream, ascending. Only in the transaction that uses them, or ids would be committed out
+/// of order.
+pub async fn allocate(db: &impl GenericClient, stream: &str, count: usize) -> Result<Vec<StreamId>> {
+    const SQL: &str = "
+        SELECT array_agg(nextval(('stream_' || $1)::regclass)) FROM generate_series(1, $2::bigint)";
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let row: Row = query_one(db, SQL, &[&stream, &count]).await?;
+    let mut ids: Vec<i64> = row.get::<_, Option<_>>(0).unwrap_or_default();
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(StreamId).collect())
+}
