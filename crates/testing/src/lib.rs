@@ -1,1 +1,26 @@
-//! Private PostgreSQL servers and freshly migrated databases for tests.
+//! A fresh database for every test, on a private PostgreSQL that nobody has to set up.
+//!
+//! The first test that asks starts the server (`dev/postgres`, kept in the build folder, reused by later runs, ended when
+//! no test has run for some minutes or by `make clean`); each database is a copy of a template that is migrated once:
+//!
+//! ```no_run
+//! # async fn migrate(_url: String) -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn example() {
+//! use myelin_testing::TestDatabase;
+//!
+//! let database = TestDatabase::create("fingerprint of the migrations", migrate).await;
+//! // Connect to database.url(). When `database` is dropped, so is the database.
+//! # }
+//! ```
+//!
+//! `MYELIN_TEST_POSTGRES` names another server to use instead: its socket folder, or a `postgresql://` URL of a
+//! superuser.
+//!
+//! This crate knows nothing of the schema: callers pass the function that migrates. Start reading at [`TestDatabase`];
+//! [`TestServer`] is below it.
+
+mod database;
+mod server;
+
+pub use database::TestDatabase;
+pub use server::{Durability, TestServer};

@@ -1,0 +1,35 @@
+# Everything a newcomer needs: `make run` to try Myelin, `make test` for all that continuous integration runs.
+# The work is in dev/; each script there also runs by itself.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test prepare check unit integration clients bench clean
+
+help: ## Lists these targets.
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## Starts a homeserver with a demo user, data under var/. Ctrl-C stops it. PORT=8008 by default.
+	@dev/run
+
+test: ## Runs everything that continuous integration runs.
+	@dev/test
+
+prepare: ## Installs what the other targets need (PostgreSQL, the client libraries of the tests), if missing.
+	@dev/prepare
+
+check: ## Checks format and lints, warnings being errors.
+	@dev/check
+
+unit: ## Runs the tests of the crates.
+	@cargo test --workspace --exclude myelin-integration-tests
+
+integration: ## Runs the black-box tests against the daemons, real clients included.
+	@dev/integration
+
+clients: ## Runs the tests with real client libraries only.
+	@dev/integration --test clients
+
+bench: ## Measures a release build: one JSON line per scenario.
+	@dev/bench
+
+clean: ## Stops and removes what the tests and the build made; keeps var/, where `make run` has its data.
+	@dev/clean
