@@ -41,9 +41,11 @@ pub fn raw(json: &str) -> Box<RawValue> {
 pub fn pdu_with_content(version: &RoomVersionId, event_type: &str, content: &str) -> Pdu {
     let template = EventTemplate::state(user(ALICE), event_type.into(), "", raw(content));
     let room_id: OwnedRoomId = "!room:one.test".try_into().unwrap();
+    let rules = rules(version).unwrap();
+    let states_room = event_type != "m.room.create" || rules.event_format.require_room_create_room_id;
     let context = EventContext {
-        rules: rules(version).unwrap(),
-        room_id: Some(&room_id),
+        rules,
+        room_id: states_room.then_some(&room_id),
         prev_events: &[],
         auth_events: &[],
         depth: 1,
