@@ -6,10 +6,16 @@
 //!
 //! Start with [`Database`], then read the module of the table you are after.
 
+pub mod aliases;
 mod database;
 mod error;
+pub mod events;
 pub mod instances;
+pub mod memberships;
 mod migrate;
+pub mod relations;
+pub mod rooms;
+pub mod state;
 pub mod streams;
 pub mod strings;
 
