@@ -5,9 +5,8 @@ use crate::{document::Node, fault::Findings, load};
 /// Each option of Synapse that no section reads, and what its holder has to do without.
 ///
 /// When a part is built that serves an option, its row goes away and a section gets a field.
-const UNSERVED: &[(&str, &str)] = &[
-    ("account_threepid_delegates", "phone numbers can't be confirmed by another server"),
-];
+const UNSERVED: &[(&str, &str)] =
+    &[("account_threepid_delegates", "phone numbers can't be confirmed by another server")];
 
 /// The options of the table.
 pub(crate) fn keys<'a>() -> impl Iterator<Item = &'a str> {

@@ -13,7 +13,8 @@ fn load_text(text: &str) -> Result<(Config, Vec<Warning>), Faults> {
 
 #[test]
 fn the_smallest_file_is_enough() {
-    let (config, warnings) = load_text("server_name: example.com\ndatabase: {name: psycopg2}\n").expect("no faults");
+    let (config, warnings) =
+        load_text("server_name: example.com\ndatabase: {name: psycopg2}\n").expect("no faults");
     assert_eq!(warnings, []);
     assert_eq!(config.server.server_name, "example.com");
     assert_eq!(config.rooms.default_room_version.as_str(), "12");

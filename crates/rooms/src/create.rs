@@ -174,6 +174,7 @@ impl Rooms {
         // Where the create event makes the room id, nothing reads this one before.
         let provisional = room_id.unwrap_or_else(|| "!new".try_into().expect("a room id of room version 12"));
         let mut room = Resident::new(RoomNid(room_nid), provisional, version.clone(), rules);
+        let created_at = self.0.creation_time();
         let mut rows: Vec<EventRow> = Vec::with_capacity(plan.events.len());
         for event in &plan.events {
             let template = EventTemplate::state(
@@ -182,7 +183,8 @@ impl Rooms {
                 event.state_key.clone(),
                 raw(event.content.clone())?,
             );
-            let draft = Draft::new(&self.0, template).await?;
+            let mut draft = Draft::new(&self.0, template).await?;
+            draft.timestamp = Some(created_at);
             let row = room.compose(&self.0, draft).await.map_err(|error| match error {
                 RoomError::Forbidden(reason) => {
                     RoomError::InvalidRoomState(format!("{}: {reason}", event.event_type))

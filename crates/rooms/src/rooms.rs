@@ -1,11 +1,17 @@
 //! [`Rooms`]: the handle, and the rooms that are in memory.
 
-use std::{ops::DerefMut, sync::Arc};
+use std::{
+    ops::DerefMut,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use myelin_leases::{LeaseError, Session};
 use myelin_replication::StreamWriter;
 use myelin_storage::{Database, strings::Strings};
-use ruma::{OwnedEventId, RoomId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -44,9 +50,28 @@ pub(crate) struct Engine {
     pub push: Arc<dyn PushEvaluator>,
     /// For what would hold a thread for long.
     pub heavy: Semaphore,
+    /// When the last room was made, see [`Engine::creation_time`].
+    last_creation: AtomicU64,
     /// By shard, whether this process writes it.
     held: Box<[bool]>,
     residency: Residency,
+}
+
+impl Engine {
+    /// The present moment.
+    pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
+        MilliSecondsSinceUnixEpoch(UInt::try_from(self.options.clock.now()).unwrap_or(UInt::MAX))
+    }
+
+    /// The present moment, or a little later: no two rooms are made at the same, since from room version 12 on two
+    /// rooms of one user that begin with the same event are the same room.
+    pub fn creation_time(&self) -> MilliSecondsSinceUnixEpoch {
+        let now = self.options.clock.now();
+        let later = |last: u64| Some(now.max(last + 1));
+        let last = self.last_creation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let time = now.max(last.unwrap_or_default() + 1);
+        MilliSecondsSinceUnixEpoch(UInt::try_from(time).unwrap_or(UInt::MAX))
+    }
 }
 
 impl Rooms {
@@ -77,6 +102,7 @@ impl Rooms {
             writer,
             profiles,
             push,
+            last_creation: AtomicU64::new(0),
             held,
             residency,
         })))
@@ -111,6 +137,9 @@ impl Rooms {
     /// Takes the first turn at a room that is about to be made, or is known from elsewhere.
     pub(crate) async fn found(&self, resident: Resident) -> Result<InRoom, RoomError> {
         let mut turn = self.turn(&resident.room_id.clone()).await?;
+        if turn.is_some() {
+            return Err(RoomError::InvalidRoomState(format!("{} is there already", resident.room_id)));
+        }
         *turn = Some(resident);
         Ok(InRoom { engine: self.0.clone(), turn })
     }

@@ -11,7 +11,7 @@ use myelin_events::{
 };
 use myelin_storage::{events::flags, strings::StringId};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedTransactionId, UInt,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedTransactionId,
     events::StateEventType,
 };
 
@@ -189,10 +189,4 @@ impl Resident {
 pub(crate) fn flags_of(pdu: &Pdu, engine: &Engine) -> i16 {
     let is_local = pdu.sender().server_name() == engine.options.server_name;
     (if contains_url(pdu) { flags::CONTAINS_URL } else { 0 }) | (if is_local { flags::LOCAL } else { 0 })
-}
-
-impl Engine {
-    pub(crate) fn now(&self) -> MilliSecondsSinceUnixEpoch {
-        MilliSecondsSinceUnixEpoch(UInt::try_from(self.options.clock.now()).unwrap_or(UInt::MAX))
-    }
 }
