@@ -12,6 +12,7 @@ mod rate_limit;
 mod request;
 mod response;
 mod routes;
+mod server;
 
 pub use self::{
     drain::Draining,
@@ -21,4 +22,5 @@ pub use self::{
     request::{RawRequest, RequestHead},
     response::{Answer, JsonBody, RawResponse},
     routes::{Mounted, Router, Routes},
+    server::{Bind, ListenError, Listener, Server},
 };

@@ -220,6 +220,12 @@ pub struct Router {
     patterns: BTreeSet<(String, String)>,
 }
 
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("endpoints", &self.patterns.len()).finish()
+    }
+}
+
 /// Where a request goes.
 pub(crate) enum Destination<'r> {
     Route(&'r Arc<Route>, Vec<String>),
