@@ -349,7 +349,7 @@ impl Event for Pdu {
         &self.event_type
     }
 
-    /// The content as the authorization rules read it, see [`power_level_floats`].
+    /// The content as the authorization rules read it: without floats, see the module `power_level_floats`.
     fn content(&self) -> &RawValue {
         self.auth_content.get_or_init(|| {
             let content = RawValue::from_string(self.content().to_owned()).expect("content is JSON");
