@@ -12,6 +12,7 @@ use crate::{
     drain::Draining,
     error::ApiError,
     handler::{BoxHandler, Handler, RawHandler, erase, erase_raw},
+    observe::Endpoint,
     request::{Inner, RequestHead},
     response::RawResponse,
 };
@@ -64,8 +65,8 @@ pub struct Mounted {
 #[derive(Clone)]
 pub(crate) struct Route {
     pub handler: BoxHandler,
-    /// The operation's name in metrics and logs.
-    pub endpoint: Arc<str>,
+    /// The operation's name, for metrics and logs.
+    pub endpoint: Arc<Endpoint>,
     pub body_limit: Option<usize>,
     pub long_poll: bool,
     pub any_body: bool,
@@ -89,6 +90,12 @@ impl Mounted {
     /// The body need not be a JSON object, for uploads. What [`Routes::add_raw`] adds is never looked into.
     pub fn any_body(&mut self) -> &mut Self {
         self.route.any_body = true;
+        self
+    }
+
+    /// Requests are counted but not logged: probes come every few seconds and say nothing.
+    pub fn quiet(&mut self) -> &mut Self {
+        self.route.endpoint = Arc::new(Endpoint::new(self.route.endpoint.name().clone(), true));
         self
     }
 
@@ -150,6 +157,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         endpoint: Arc<str>,
         handler: BoxHandler,
     ) -> &mut Mounted {
+        let endpoint = Arc::new(Endpoint::new(endpoint, false));
         let route = Route { handler, endpoint, body_limit: None, long_poll: false, any_body: false };
         self.mounted.push(Mounted { method, paths, route });
         self.mounted.last_mut().expect("it was just pushed")
@@ -236,7 +244,7 @@ impl Router {
             self.methods.len() - 1
         });
         if let Err(error) = self.methods[index].1.insert(pattern.clone(), route.clone()) {
-            panic!("{method} {path} ({}) can't be mounted: {error}", route.endpoint);
+            panic!("{method} {path} ({}) can't be mounted: {error}", route.endpoint.name());
         }
         self.patterns.insert((pattern, method.to_string()));
     }
@@ -292,7 +300,7 @@ impl Router {
                     body: body.into(),
                     remote_addr: None,
                     arrived: Instant::now(),
-                    endpoint: route.endpoint.clone(),
+                    endpoint: route.endpoint.name().clone(),
                     draining: Draining::default(),
                     any_body: route.any_body,
                 });
@@ -486,6 +494,23 @@ mod tests {
         )
         .await;
         check(Method::POST, "/_synapse/a/x/b", token, "{", 400, "M_NOT_JSON").await;
+    }
+
+    #[tokio::test]
+    async fn every_operation_of_the_specification_is_served_or_unrecognized() {
+        let router = router();
+        let mut served = 0;
+        for operation in myelin_routing::operations() {
+            if router.serves(&operation.method, operation.path) {
+                served += 1;
+                continue;
+            }
+            let (status, json) = ask(operation.method.clone(), operation.path, Some("alice"), "{}").await;
+            assert!(matches!(status.as_u16(), 404 | 405), "{}: {status}", operation.name);
+            assert_eq!(json["errcode"], "M_UNRECOGNIZED", "{}", operation.name);
+        }
+        // whoami, login, setRoomTag, getRoomStateWithKey and two of profiles.
+        assert_eq!(served, 6);
     }
 
     #[test]
