@@ -5,12 +5,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde_json::{Map as JsonMap, Value as JsonValue, json};
 
-use crate::{
-    error::ApiError,
-    request::RawRequest,
-    response::RawResponse,
-    routes::{Router, Routes},
-};
+use crate::{error::ApiError, request::RawRequest, response::RawResponse, router::Router, routes::Routes};
 
 /// One of the things without which a process should not be sent requests.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod observe;
 mod rate_limit;
 mod request;
 mod response;
+mod router;
 mod routes;
 mod server;
 
@@ -25,7 +26,8 @@ pub use self::{
     rate_limit::{RateLimit, RateLimiter, RetryAfter},
     request::{RawRequest, RequestHead},
     response::{Answer, JsonBody, RawResponse},
-    routes::{Mounted, Router, Routes},
+    router::Router,
+    routes::{Mounted, Routes},
     server::{
         Bind, Listener, Resource, RunningServer, ServedResource, Server, ServerOptions, StartError, TlsError,
         TlsFiles,

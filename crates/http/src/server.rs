@@ -17,7 +17,7 @@ use actix_server::{ServerBuilder, ServerHandle};
 use actix_service::{Service, ServiceFactory, ServiceFactoryExt as _, fn_service};
 use tokio::net::UnixStream;
 
-use crate::{drain::Draining, limits::InFlight, routes::Router};
+use crate::{drain::Draining, limits::InFlight, router::Router};
 
 mod body;
 mod listener;
@@ -123,7 +123,7 @@ impl Server {
         let mut builder = actix_server::Server::build()
             .workers(options.threads.get().min(512))
             .max_concurrent_connections(options.max_connections)
-            .shutdown_timeout(options.drain_timeout.as_secs())
+            .shutdown_timeout(options.drain_timeout.as_secs().max(1))
             .disable_signals();
         let mut running = RunningState::default();
         for (listener, certificate, sockets) in bound {

@@ -34,7 +34,7 @@ use crate::{
     observe::{Endpoint, Observation},
     request::{Inner, RequestHead},
     response::{RawResponse, ResponseBody},
-    routes::{Destination, Route, Router},
+    router::{Destination, Route, Router},
 };
 
 /// What all listeners of a process share.
@@ -105,7 +105,7 @@ pub(super) async fn serve(site: &Site, request: Request) -> Response<BoxBody> {
     // (https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients).
     if method == Method::OPTIONS {
         let answer = RawResponse::empty(StatusCode::NO_CONTENT);
-        return respond(site, Outgoing::from_error_free(answer), false);
+        return respond(site, Outgoing::whole(answer), false);
     }
     let remote_addr = wire::remote_addr(&request, site.x_forwarded);
     let found = site.find(&method, request.uri().path());
@@ -119,7 +119,7 @@ pub(super) async fn serve(site: &Site, request: Request) -> Response<BoxBody> {
         }
         Err(error) => (Err(error), false),
     };
-    let outgoing = answer.unwrap_or_else(|error| Outgoing::from_error_free(error.into_response()));
+    let outgoing = answer.unwrap_or_else(|error| Outgoing::whole(error.into_response()));
     observation.finish(outgoing.status());
     respond(site, outgoing, compress)
 }
@@ -199,7 +199,7 @@ async fn handle(
 
 impl Outgoing {
     /// For answers that are known to be whole.
-    fn from_error_free(answer: RawResponse) -> Self {
+    fn whole(answer: RawResponse) -> Self {
         let (status, headers, body) = answer.into_parts();
         match body {
             ResponseBody::Whole(bytes) => Self::Whole(status, headers, bytes),
