@@ -24,21 +24,17 @@ impl Condition {
 }
 
 impl Readiness {
-    /// Adds a condition, whose name operators see while it does not hold.
+    /// Adds a condition under the name by which operators see it.
     pub fn condition(&self, name: &'static str) -> Condition {
         let condition = Condition { name, met: Arc::default() };
         self.0.write().push(condition.clone());
         condition
     }
 
-    /// The names of the conditions that don't hold. None: the process is ready.
-    pub fn unmet(&self) -> Vec<&'static str> {
+    /// Every condition by its name, and whether it holds. All hold: the process is ready.
+    pub fn conditions(&self) -> Vec<(&'static str, bool)> {
         let conditions = self.0.read();
-        conditions
-            .iter()
-            .filter(|condition| !condition.met.load(Ordering::Acquire))
-            .map(|one| one.name)
-            .collect()
+        conditions.iter().map(|condition| (condition.name, condition.met.load(Ordering::Acquire))).collect()
     }
 }
 
@@ -50,11 +46,11 @@ mod tests {
     fn a_process_is_ready_when_every_condition_holds() {
         let readiness = Readiness::default();
         let (database, listeners) = (readiness.condition("database"), readiness.condition("listeners"));
-        assert_eq!(readiness.unmet(), ["database", "listeners"]);
+        assert_eq!(readiness.conditions(), [("database", false), ("listeners", false)]);
         database.set(true);
-        listeners.set(true);
-        assert!(readiness.unmet().is_empty());
+        listeners.clone().set(true);
+        assert_eq!(readiness.conditions(), [("database", true), ("listeners", true)]);
         database.set(false);
-        assert_eq!(readiness.unmet(), ["database"]);
+        assert_eq!(readiness.conditions(), [("database", false), ("listeners", true)]);
     }
 }

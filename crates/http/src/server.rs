@@ -1,356 +1,275 @@
-//! Listeners: what comes in over TCP and unix sockets goes through a [`Service`] to its handler.
+//! Listeners, and the processes' way from start to stop.
 
 use std::{
+    convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    net::SocketAddr,
+    num::NonZeroUsize,
     sync::Arc,
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
-use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
-    dev::ServerHandle,
-    middleware::{Compress, Condition},
-    web,
+use actix_http::{
+    HttpServiceBuilder, KeepAlive, Protocol, Request, Response, TlsAcceptorConfig, body::BoxBody,
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use actix_server::{ServerBuilder, ServerHandle};
+use actix_service::{Service, ServiceFactory, ServiceFactoryExt as _, fn_service};
+use tokio::net::UnixStream;
 
-use crate::{
-    ApiError, Draining, RawResponse, Router,
-    request::{Inner, RequestHead},
-    response::ResponseBody,
-    routes::{Destination, Route},
+use crate::{drain::Draining, limits::InFlight, router::Router};
+
+mod body;
+mod listener;
+mod service;
+mod tls;
+mod wire;
+
+pub use self::{
+    listener::{Bind, Listener, Resource, ServedResource, StartError, TlsFiles},
+    tls::TlsError,
+};
+use self::{
+    listener::{Bound, UnixSocket},
+    service::{Shared, Site},
+    tls::Certificate,
 };
 
-/// What bodies may have at most, unless an endpoint says otherwise: an event of 64 KiB with room for its wrapping.
-const DEFAULT_BODY_LIMIT: usize = 2 * 1024 * 1024;
-/// Answers longer than this count as slow in the log. Long polls don't.
-const SLOW: Duration = Duration::from_secs(5);
-
-/// One address to listen on, and how.
+/// The limits and timeouts that all listeners of a process share.
 #[derive(Clone, Debug)]
-pub struct Listener {
-    /// Its name in errors and logs.
-    pub name: String,
-    /// Where.
-    pub bind: Bind,
-    /// Whether the client's address stands in `X-Forwarded-For`, because a reverse proxy is in front.
-    pub x_forwarded: bool,
-    /// Whether answers are compressed for clients that accept it.
-    pub compress: bool,
-    /// The APIs that are served, in the order in which they are asked for a path.
-    pub routers: Vec<Router>,
+pub struct ServerOptions {
+    /// Threads that read requests and write answers; handlers run on the shared runtime. Default: one per core.
+    pub threads: NonZeroUsize,
+    /// Bytes of a request's body, where the endpoint has no limit of its own. Default: 200 events of 65,536 bytes,
+    /// which is what a federation transaction may come to.
+    pub body_limit: usize,
+    /// Requests that are worked on at once; further ones get 503. Default: 2,000.
+    pub max_working: usize,
+    /// Long polls that wait at once; further ones get 503. Default: 100,000.
+    pub max_waiting: usize,
+    /// Connections per thread; further ones wait to be accepted. Default: 50,000.
+    pub max_connections: usize,
+    /// How long an idle connection is kept. Longer than reverse proxies keep theirs, so that it is they who close
+    /// it, and not we while a request is on its way. Default: 75 s.
+    pub keep_alive: Duration,
+    /// How long a request's head may take to arrive. Default: 10 s.
+    pub head_timeout: Duration,
+    /// How long a request's body may take to arrive. Default: 60 s.
+    pub body_timeout: Duration,
+    /// How long requests under way have to finish once the process stops. Default: 8 s, which leaves the rest of the
+    /// process two of the ten seconds that service managers are usually told to grant.
+    pub drain_timeout: Duration,
 }
 
-/// An address.
-#[derive(Clone, Debug)]
-pub enum Bind {
-    /// TCP on these addresses.
-    Tcp(Vec<SocketAddr>),
-    /// A unix socket; what an earlier process left at the path is removed.
-    Unix {
-        /// Where the socket is.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-}
-
-/// Why a listener can't be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address} (listener {name}): {cause}{}", hint(.cause))]
-pub struct ListenError {
-    name: String,
-    address: String,
-    cause: io::Error,
-}
-
-fn hint(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::AddrInUse => "; another process listens there: stop it, or choose another port",
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need a privilege, and unix sockets a writable folder"
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            body_limit: 200 * 65_536,
+            max_working: 2000,
+            max_waiting: 100_000,
+            max_connections: 50_000,
+            keep_alive: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(8),
         }
-        _ => "",
     }
 }
 
-/// Listeners that are open.
-#[derive(Debug)]
+/// What is served, before it is. [`Server::mount`] the APIs, then [`Server::start`] the listeners.
 pub struct Server {
-    handles: Vec<ServerHandle>,
-    tasks: Vec<JoinHandle<io::Result<()>>>,
+    options: ServerOptions,
     draining: Draining,
+    mounted: Vec<(Resource, Router)>,
 }
 
 impl Server {
-    /// Opens the listeners, each with `workers` threads of its own. They serve until [`Server::stop`].
+    /// Nothing mounted yet. Handlers see `draining` in their requests; [`RunningServer::stop`] starts it.
+    pub fn new(options: ServerOptions, draining: Draining) -> Self {
+        Self { options, draining, mounted: Vec::new() }
+    }
+
+    /// Serves these routes on each listener that has the resource.
+    pub fn mount(&mut self, resource: Resource, router: Router) {
+        self.mounted.push((resource, router));
+    }
+
+    /// Binds all addresses, then starts to serve. Either all listeners work or none does.
     ///
-    /// Handlers run on the tokio runtime that calls this, so that one that computes for long holds up no connection.
+    /// Handlers run on the runtime in whose context this is called.
     ///
-    /// # Errors
-    /// If an address can't be listened on.
-    pub fn start(listeners: Vec<Listener>, workers: usize, draining: Draining) -> Result<Self, ListenError> {
-        let runtime = tokio::runtime::Handle::current();
-        let mut server = Self { handles: Vec::new(), tasks: Vec::new(), draining: draining.clone() };
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(self, listeners: &[Listener]) -> Result<RunningServer, StartError> {
+        let Self { options, draining, mounted } = self;
+        let mut bound = Vec::new();
         for listener in listeners {
-            let service = Arc::new(Service {
-                routers: listener.routers,
-                x_forwarded: listener.x_forwarded,
-                draining: draining.clone(),
-                runtime: runtime.clone(),
-            });
-            let compress = listener.compress;
-            let http = HttpServer::new(move || {
-                let service = service.clone();
-                App::new().wrap(Condition::new(compress, Compress::default())).default_service(web::to(
-                    move |request: HttpRequest, payload: web::Payload| {
-                        let service = service.clone();
-                        async move { service.serve(request, payload).await }
-                    },
-                ))
-            })
-            .workers(workers)
-            // Longer than what proxies hold idle connections for, so that it is they who close them.
-            .keep_alive(Duration::from_secs(75))
-            .client_request_timeout(Duration::from_secs(15))
-            .shutdown_timeout(9)
+            let certificate = listener.tls.as_ref().map(Certificate::load).transpose()?;
+            bound.push((listener, certificate.map(Arc::new), listener::bind_all(&listener.bind)?));
+        }
+        if bound.iter().all(|(_, _, sockets)| sockets.is_empty()) {
+            return Err(StartError::NoListeners);
+        }
+
+        let shared = Arc::new(Shared {
+            runtime: tokio::runtime::Handle::current(),
+            in_flight: InFlight::new(options.max_working, options.max_waiting),
+            draining: draining.clone(),
+            body_limit: options.body_limit,
+            body_timeout: options.body_timeout,
+        });
+        let mut builder = actix_server::Server::build()
+            .workers(options.threads.get().min(512))
+            .max_concurrent_connections(options.max_connections)
+            .shutdown_timeout(options.drain_timeout.as_secs().max(1))
             .disable_signals();
-            let failed = |address: &str, cause| ListenError {
-                name: listener.name.clone(),
-                address: address.to_owned(),
-                cause,
-            };
-            let http = match &listener.bind {
-                Bind::Tcp(addresses) => addresses.iter().try_fold(http, |http, address| {
-                    let socket =
-                        tcp_listener(*address).map_err(|cause| failed(&address.to_string(), cause))?;
-                    http.listen(socket).map_err(|cause| failed(&address.to_string(), cause))
-                })?,
-                Bind::Unix { path, mode } => {
-                    let address = path.display().to_string();
-                    let socket = unix_listener(path, *mode).map_err(|cause| failed(&address, cause))?;
-                    http.listen_uds(socket).map_err(|cause| failed(&address, cause))?
-                }
-            };
-            let running = http.run();
-            server.handles.push(running.handle());
-            server.tasks.push(tokio::spawn(running));
-        }
-        Ok(server)
-    }
-
-    /// Stops: no new connections, long polls are told to answer, and whoever is being served has some seconds to end.
-    pub async fn stop(self) {
-        self.draining.start();
-        futures_util::future::join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
-        for task in self.tasks {
-            if let Ok(Err(error)) = task.await {
-                warn!(%error, "a listener ended badly");
+        let mut running = RunningState::default();
+        for (listener, certificate, sockets) in bound {
+            let site = Arc::new(Site::new(shared.clone(), listener, &mounted));
+            running.certificates.extend(certificate.clone());
+            for socket in sockets {
+                let connection = Connection { options: options.clone(), draining: draining.clone() };
+                builder = running.listen(builder, socket, &site, certificate.as_ref(), connection)?;
             }
         }
+
+        let server = builder.run();
+        let handle = server.handle();
+        let task = tokio::spawn(server);
+        Ok(RunningServer { handle, task, shared, options, state: running })
     }
 }
 
-/// A listening socket. IPv6 addresses take no IPv4 connections, so that `::` and `0.0.0.0` can be given together.
-fn tcp_listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
+/// Listeners at work. Dropping this does not stop them: [`RunningServer::stop`] does.
+pub struct RunningServer {
+    handle: ServerHandle,
+    task: tokio::task::JoinHandle<io::Result<()>>,
+    shared: Arc<Shared>,
+    options: ServerOptions,
+    state: RunningState,
 }
 
-fn unix_listener(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
-    use std::os::unix::{fs::PermissionsExt as _, net};
-    // A socket that nobody listens on any more would refuse us for ever; a living one must not be taken away.
-    if net::UnixStream::connect(path).is_ok() {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = net::UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+#[derive(Default)]
+struct RunningState {
+    addresses: Vec<SocketAddr>,
+    certificates: Vec<Arc<Certificate>>,
+    unix_sockets: Vec<UnixSocket>,
 }
 
-/// What a listener does with a request.
-struct Service {
-    routers: Vec<Router>,
-    x_forwarded: bool,
+/// What each connection is told.
+#[derive(Clone)]
+struct Connection {
+    options: ServerOptions,
     draining: Draining,
-    runtime: tokio::runtime::Handle,
 }
 
-impl Service {
-    async fn serve(&self, request: HttpRequest, payload: web::Payload) -> HttpResponse {
-        let arrived = Instant::now();
-        let cors =
-            request.path().starts_with("/_matrix/") || request.path().starts_with("/.well-known/matrix/");
-        // Browsers ask before every call; any path may be asked for.
-        let (endpoint, answer) = if request.method() == actix_web::http::Method::OPTIONS {
-            ("preflight".into(), RawResponse::empty(http::StatusCode::NO_CONTENT))
-        } else {
-            self.route(&request, payload, arrived).await
-        };
-        let (status, took) = (answer.status().as_u16(), arrived.elapsed());
-        let labels = [("endpoint", endpoint.to_string()), ("status", status.to_string())];
-        metrics::histogram!("myelin_http_request_seconds", &labels).record(took.as_secs_f64());
-        debug!(method = %request.method(), endpoint = &*endpoint, status, ?took, "answered");
-        to_actix(answer, cors, request.method() == actix_web::http::Method::HEAD)
+impl RunningServer {
+    /// The TCP addresses, in the order of the listeners, with the ports that the system chose for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.state.addresses
     }
 
-    async fn route(
-        &self,
-        request: &HttpRequest,
-        payload: web::Payload,
-        arrived: Instant,
-    ) -> (Arc<str>, RawResponse) {
-        let unknown = |error: ApiError| ("unknown".into(), error.into_response());
-        let Ok(method) = http::Method::from_bytes(request.method().as_str().as_bytes()) else {
-            return unknown(ApiError::unrecognized());
-        };
-        let (route, path_args) = match self.find(&method, request.uri().path()) {
-            Ok(found) => found,
-            Err(error) => return unknown(error),
-        };
-        let endpoint = route.endpoint.clone();
-        let body = match read_body(payload, route.body_limit.unwrap_or(DEFAULT_BODY_LIMIT)).await {
-            Ok(body) => body,
-            Err(error) => return (endpoint, error.into_response()),
-        };
-        let head = match self.head(request, method, body, &route, arrived) {
-            Ok(head) => head,
-            Err(error) => return (endpoint, error.into_response()),
-        };
-        let answer = std::panic::AssertUnwindSafe((route.handler)(head, path_args)).catch_unwind();
-        // Not on this thread, which has many connections to serve. Dropped when the client leaves only if nothing is
-        // changed by that: a write goes on to its end.
-        let task = self.runtime.spawn(answer);
-        let abort = AbortOnDrop(request.method().is_safe().then(|| task.abort_handle()));
-        let answer = match task.await {
-            Ok(Ok(Ok(answer))) => answer,
-            Ok(Ok(Err(error))) => error.into_response(),
-            Ok(Err(_)) | Err(_) => {
-                ApiError::internal(format!("the handler of {endpoint} panicked")).into_response()
+    /// Reads all certificates anew; connections that are made from now on get them. If one of them can't be read,
+    /// it stays as it was and the others are replaced all the same.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let results: Vec<_> =
+            self.state.certificates.iter().map(|certificate| certificate.reload()).collect();
+        results.into_iter().collect()
+    }
+
+    /// Announces the end to long polls, accepts no more connections, and waits for the requests under way, up to
+    /// [`ServerOptions::drain_timeout`]. Whether all have been answered.
+    pub async fn stop(self) -> bool {
+        let started = Instant::now();
+        self.shared.draining.start();
+        self.handle.stop(true).await;
+        // Writes whose client went away are not seen by the listener, but they run to their end as well.
+        let left = self.options.drain_timeout.saturating_sub(started.elapsed());
+        let idle = tokio::time::timeout(left, self.shared.in_flight.idle()).await.is_ok();
+        if let Err(error) = self.task.await.map_err(io::Error::other).and_then(|result| result) {
+            tracing::warn!(%error, "the listeners did not stop cleanly");
+        }
+        drop(self.state);
+        idle
+    }
+}
+
+impl RunningState {
+    fn listen(
+        &mut self,
+        builder: ServerBuilder,
+        socket: Bound,
+        site: &Arc<Site>,
+        certificate: Option<&Arc<Certificate>>,
+        connection: Connection,
+    ) -> Result<ServerBuilder, StartError> {
+        let site = site.clone();
+        let name = socket.to_string();
+        let result = match socket {
+            Bound::Tcp(listener, address) => {
+                self.addresses.push(address);
+                match certificate.map(|certificate| certificate.server_config()) {
+                    None => builder.listen(&name, listener, move || {
+                        let site = site.clone();
+                        connection
+                            .service()
+                            .finish(fn_service(move |request| serve(site.clone(), request)))
+                            .tcp()
+                    }),
+                    Some(config) => {
+                        let config = config?;
+                        builder.listen(&name, listener, move || {
+                            let site = site.clone();
+                            let handshake = TlsAcceptorConfig::default().handshake_timeout(HANDSHAKE_TIMEOUT);
+                            let service = connection.service().secure();
+                            service
+                                .finish(fn_service(move |request| serve(site.clone(), request)))
+                                .rustls_0_23_with_config(config.clone(), handshake)
+                        })
+                    }
+                }
+            }
+            Bound::Unix(listener, socket) => {
+                self.unix_sockets.push(socket);
+                builder.listen_uds(&name, listener, move || {
+                    let site = site.clone();
+                    let service = connection.service();
+                    let service = service.finish(fn_service(move |request| serve(site.clone(), request)));
+                    fn_service(async |stream: UnixStream| Ok((stream, Protocol::Http1, None)))
+                        .and_then(service)
+                })
             }
         };
-        drop(abort);
-        if arrived.elapsed() > SLOW && !route.long_poll {
-            warn!(endpoint = &*endpoint, took = ?arrived.elapsed(), "a slow request");
-        }
-        (endpoint, answer)
-    }
-
-    fn find(&self, method: &http::Method, path: &str) -> Result<(Arc<Route>, Vec<String>), ApiError> {
-        let mut wrong_method = false;
-        for router in &self.routers {
-            match router.find(method, path)? {
-                Destination::Route(route, path_args) => return Ok((route.clone(), path_args)),
-                Destination::WrongMethod => wrong_method = true,
-                Destination::Unknown => {}
-            }
-        }
-        Err(if wrong_method { ApiError::wrong_method() } else { ApiError::unrecognized() })
-    }
-
-    fn head(
-        &self,
-        request: &HttpRequest,
-        method: http::Method,
-        body: Bytes,
-        route: &Route,
-        arrived: Instant,
-    ) -> Result<RequestHead, ApiError> {
-        // Path and query only, as handlers expect it; what else clients put into the request line is of no use.
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let uri =
-            target.parse().map_err(|_| ApiError::invalid_param("The request's path can't be understood"))?;
-        let mut headers = http::HeaderMap::with_capacity(request.headers().len());
-        for (name, value) in request.headers() {
-            let name = http::HeaderName::from_bytes(name.as_ref());
-            if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value.as_bytes())) {
-                headers.append(name, value);
-            }
-        }
-        Ok(RequestHead::new(Inner {
-            method,
-            uri,
-            remote_addr: self.remote_addr(request),
-            headers,
-            body,
-            arrived,
-            endpoint: route.endpoint.clone(),
-            draining: self.draining.clone(),
-            any_body: route.any_body,
-        }))
-    }
-
-    /// The client's address. Behind a proxy it is the one that the nearest proxy saw, the last of the header: what
-    /// stands before it, anybody may have written.
-    fn remote_addr(&self, request: &HttpRequest) -> Option<IpAddr> {
-        let forwarded = || {
-            let header = request.headers().get_all("x-forwarded-for").last()?.to_str().ok()?;
-            header.rsplit(',').next()?.trim().parse().ok()
-        };
-        let peer = || request.peer_addr().map(|address| address.ip());
-        if self.x_forwarded { forwarded().or_else(peer) } else { peer() }
+        result.map_err(|error| StartError::Io { address: name, error })
     }
 }
 
-struct AbortOnDrop(Option<tokio::task::AbortHandle>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
+impl Connection {
+    fn service<T, S>(&self) -> HttpServiceBuilder<T, S>
+    where
+        S: ServiceFactory<Request, Config = (), Error = Infallible, InitError = ()>,
+        <S::Service as Service<Request>>::Future: 'static,
+    {
+        let draining = self.draining.clone();
+        HttpServiceBuilder::default()
+            .keep_alive(KeepAlive::Timeout(self.options.keep_alive))
+            .client_request_timeout(self.options.head_timeout)
+            .client_disconnect_timeout(Duration::from_secs(2))
+            .tcp_nodelay(true)
+            // Clients don't half-close; who closes has gone, and its long poll with it.
+            .h1_allow_half_closed(false)
+            // Idle connections are closed at once when the process stops.
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.started().await }
+            })
     }
 }
 
-async fn read_body(mut payload: web::Payload, limit: usize) -> Result<Bytes, ApiError> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| ApiError::bad_json("The request's body ended too early"))?;
-        if body.len() + chunk.len() > limit {
-            return Err(ApiError::too_large(format!("The request's body is larger than {limit} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
-}
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Turns the answer into actix's, which speaks an older version of the `http` crate.
-fn to_actix(answer: RawResponse, cors: bool, head_only: bool) -> HttpResponse {
-    let (status, headers, body) = answer.into_parts();
-    let status = actix_web::http::StatusCode::from_u16(status.as_u16())
-        .unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = HttpResponse::build(status);
-    for (name, value) in &headers {
-        response.append_header((name.as_str(), value.as_bytes()));
-    }
-    if cors {
-        // <https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients>
-        response
-            .insert_header(("Access-Control-Allow-Origin", "*"))
-            .insert_header(("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"))
-            .insert_header(("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization"));
-    }
-    match body {
-        ResponseBody::Whole(_) if head_only => response.finish(),
-        ResponseBody::Whole(bytes) => response.body(bytes),
-        ResponseBody::Stream(stream) => response.streaming(stream),
-    }
+async fn serve(site: Arc<Site>, request: Request) -> Result<Response<BoxBody>, Infallible> {
+    Ok(service::serve(&site, request).await)
 }

@@ -5,7 +5,6 @@
 
 mod failure;
 mod listeners;
-mod system_api;
 
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use anyhow::Context as _;
 pub use failure::Failure;
 use myelin_client_api::{App, Services};
 use myelin_config::Config;
-use myelin_daemon::{Arguments, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
-use myelin_http::{Draining, Server};
+use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
+use myelin_http::{Draining, Resource, RunningServer, Server, ServerOptions, health_routes, metrics_routes};
 use myelin_leases::Session;
-use myelin_storage::{Database, DatabaseOptions, migrate};
+use myelin_storage::{Database, DatabaseOptions, migrate, query_one};
 use myelin_telemetry::{LogConfig, Telemetry};
 use tracing::{error, info, warn};
 
@@ -24,6 +23,8 @@ use tracing::{error, info, warn};
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a former process of the same name may take to end.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(15);
+/// How often the database is asked whether it answers, and how long it may take.
+const DATABASE_CHECK: Duration = Duration::from_secs(2);
 /// The streams that this process may write.
 const STREAMS: [&str; 7] =
     ["events", "account_data", "receipts", "presence", "push_rules", "to_device", "device_lists"];
@@ -54,8 +55,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let readiness = Readiness::default();
-    let registered = readiness.condition("registered with the database");
-    let listening = readiness.condition("listening");
+    let answering = readiness.condition("database");
+    let registered = readiness.condition("registered");
 
     let database = connect(config).await.map_err(Failure::of(Exit::Database))?;
     let process = config.process();
@@ -63,6 +64,7 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
         .await
         .map_err(Failure::of(Exit::Database))?;
     registered.set(true);
+    tokio::spawn(watch_database(database, answering));
 
     let app = App::new(Services {
         public_baseurl: config.server.public_baseurl.clone(),
@@ -73,27 +75,28 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
     });
-    let client = myelin_client_api::routes(app).build();
-    let system = system_api::SystemApi::new(readiness, database, telemetry.renderer());
-    let listeners = listeners::compose(config, &client, &system);
-    let server = Server::start(listeners, listeners::threads(), Draining::default())
-        .map_err(Failure::of(Exit::Listener))?;
+    let mut server = Server::new(ServerOptions::default(), Draining::default());
+    server.mount(Resource::Health, health_routes(move || conditions(&readiness)));
+    server.mount(Resource::Metrics, metrics_routes(telemetry.renderer()));
+    server.mount(Resource::Client, myelin_client_api::routes(app).build());
+    let server = server.start(&listeners::compose(config)).map_err(Failure::of(Exit::Listener))?;
     let _pid_file = failure::PidFile::write(config.server.pid_file.as_deref())
         .context("writing the pid file")
         .map_err(Failure::of(Exit::Failed))?;
-    listening.set(true);
     notify_ready();
     info!("ready");
 
     let replaced = tokio::select! {
-        stopped = until_stopped(|| reload(config, telemetry)) => {
+        stopped = until_stopped(|| reload(config, telemetry, &server)) => {
             stopped.map_err(Failure::of(Exit::Failed))?;
             false
         }
         () = session.lost() => true,
     };
     notify_stopping();
-    server.stop().await;
+    if !server.stop().await {
+        warn!("some requests were cut off");
+    }
     if replaced {
         return Err(Failure::replaced());
     }
@@ -117,12 +120,33 @@ async fn connect(config: &Config) -> anyhow::Result<Database> {
     Ok(database)
 }
 
-/// Takes up the log levels of the file as it is now.
-fn reload(config: &Config, telemetry: &Telemetry) {
+fn conditions(readiness: &Readiness) -> Vec<myelin_http::Condition> {
+    let conditions = readiness.conditions().into_iter();
+    conditions.map(|(name, met)| myelin_http::Condition { name, met }).collect()
+}
+
+/// Keeps the condition true to whether the database answers.
+async fn watch_database(database: Database, answering: Condition) {
+    loop {
+        let ask = async {
+            let client = database.get().await?;
+            query_one(&client, "SELECT 1", &[]).await
+        };
+        let answers = matches!(tokio::time::timeout(DATABASE_CHECK, ask).await, Ok(Ok(_)));
+        answering.set(answers);
+        tokio::time::sleep(DATABASE_CHECK).await;
+    }
+}
+
+/// Takes up the log levels and the certificates as their files are now.
+fn reload(config: &Config, telemetry: &Telemetry, server: &RunningServer) {
     let reloaded = LogConfig::load(config.logging.log_config.as_deref())
         .map_err(anyhow::Error::from)
         .and_then(|log_config| Ok(telemetry.reload(&log_config)?));
     if let Err(error) = reloaded {
         error!(%error, "the log levels stay as they are");
+    }
+    if let Err(error) = server.reload() {
+        error!(%error, "a certificate stays as it is");
     }
 }

@@ -1,20 +1,12 @@
-//! From the configuration's listeners to what is served on each.
+//! From the configuration's listeners to those of the HTTP server.
 
 use std::net::SocketAddr;
 
-use myelin_config::{Config, Listener, ListenerKind, ResourceName, SslMode};
-use myelin_http::{Bind, Router};
-
-use crate::system_api::SystemApi;
+use myelin_config::{Config, Listener, ListenerKind, SslMode};
+use myelin_http::{Bind, Resource, ServedResource, TlsFiles};
 
 /// Refuses what this version can't do, rather than doing something else.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
-    if let Some(listener) = config.http.listeners.iter().find(|listener| listener.tls) {
-        return Err(format!(
-            "listeners: {}: TLS is not served yet; let a reverse proxy speak it and set `tls: false`",
-            listener.name()
-        ));
-    }
     match config.database.args.sslmode {
         SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(()),
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
@@ -24,45 +16,38 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
     }
 }
 
-/// HTTP threads: one for each core, as long as they are few.
-pub(crate) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+/// What to listen on.
+pub(crate) fn compose(config: &Config) -> Vec<myelin_http::Listener> {
+    // Synapse's debug shell is not served; the configuration has warned of it.
+    let served = config.http.listeners.iter().filter(|listener| listener.kind != ListenerKind::Manhole);
+    served.map(|listener| compose_one(config, listener)).collect()
 }
 
-/// What to listen on, and what is found there.
-pub(crate) fn compose(config: &Config, client: &Router, system: &SystemApi) -> Vec<myelin_http::Listener> {
-    config.http.listeners.iter().filter_map(|listener| compose_one(listener, client, system)).collect()
-}
-
-fn compose_one(listener: &Listener, client: &Router, system: &SystemApi) -> Option<myelin_http::Listener> {
-    let mut routers = Vec::new();
-    match listener.kind {
-        ListenerKind::Metrics => routers.push(system.metrics()),
-        // The configuration has warned of it.
-        ListenerKind::Manhole => return None,
-        ListenerKind::Http => {
-            // Every listener tells how the process is.
-            routers.push(system.health());
-            if listener.serves(ResourceName::Client) {
-                routers.push(client.clone());
-            }
-            if listener.serves(ResourceName::Metrics) {
-                routers.push(system.metrics());
-            }
-        }
+fn compose_one(config: &Config, listener: &Listener) -> myelin_http::Listener {
+    let mut bind = Vec::new();
+    if let Some(path) = &listener.path {
+        bind.push(Bind::Unix { path: path.clone(), mode: listener.mode });
     }
-    let bind = match (&listener.path, listener.port) {
-        (Some(path), _) => Bind::Unix { path: path.clone(), mode: listener.mode },
-        (None, Some(port)) => {
-            Bind::Tcp(listener.bind_addresses.iter().map(|address| SocketAddr::new(*address, port)).collect())
-        }
-        (None, None) => return None,
-    };
-    Some(myelin_http::Listener {
-        name: listener.name(),
+    if let Some(port) = listener.port {
+        bind.extend(listener.bind_addresses.iter().map(|address| Bind::Tcp(SocketAddr::new(*address, port))));
+    }
+    let certificate = config.http.tls_certificate_path.clone().zip(config.http.tls_private_key_path.clone());
+    let tls = certificate.filter(|_| listener.tls);
+    myelin_http::Listener {
         bind,
+        tls: tls.map(|(certificate, private_key)| TlsFiles { certificate, private_key }),
         x_forwarded: listener.x_forwarded,
-        compress: listener.compresses(ResourceName::Client),
-        routers,
-    })
+        resources: resources(listener),
+    }
+}
+
+fn resources(listener: &Listener) -> Vec<ServedResource> {
+    if listener.kind == ListenerKind::Metrics {
+        return vec![Resource::Metrics.into()];
+    }
+    let named = listener.resources.iter().flat_map(|resource| {
+        let named = resource.names.iter().filter_map(|name| Resource::from_name(name.as_str()));
+        named.map(|named| ServedResource { resource: named, compress: resource.compress })
+    });
+    named.collect()
 }
