@@ -21,6 +21,7 @@
 mod api;
 pub mod invariants;
 pub mod load;
+pub mod real_clients;
 mod server;
 mod sync;
 mod timeline;
