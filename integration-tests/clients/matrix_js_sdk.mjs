@@ -171,6 +171,8 @@ const commands = {
     async recover({ recovery_key }) {
         recoveryKey = recovery_key;
         const crypto = client.getCrypto();
+        // The private keys are taken only if the public ones are known.
+        await crypto.userHasCrossSigningKeys(client.getUserId(), true);
         await crypto.bootstrapCrossSigning({});
         await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
         await crypto.checkKeyBackupAndEnable();
