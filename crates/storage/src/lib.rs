@@ -6,8 +6,11 @@
 //!
 //! Start with [`Database`], then read the module of the table you are after.
 
+pub mod account_data;
+pub mod accounts;
 mod database;
 mod error;
+pub mod filters;
 pub mod instances;
 mod migrate;
 pub mod streams;
