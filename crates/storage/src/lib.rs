@@ -8,13 +8,22 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod cross_signing;
 mod database;
+pub mod device_keys;
+pub mod device_lists;
 mod error;
 pub mod filters;
 pub mod instances;
+pub mod key_backups;
 mod migrate;
+pub mod one_time_keys;
+pub mod push_rules;
 pub mod streams;
 pub mod strings;
+#[cfg(test)]
+mod test_support;
+pub mod to_device;
 
 pub use database::{
     Client, Database, DatabaseOptions, DetachedClient, Transaction, detach, execute, query, query_one,
