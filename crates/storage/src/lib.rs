@@ -10,6 +10,8 @@ mod database;
 mod error;
 pub mod instances;
 mod migrate;
+pub mod presence;
+pub mod receipts;
 pub mod streams;
 pub mod strings;
 
