@@ -61,9 +61,11 @@ async fn browsers_may_call_from_any_page() {
 
     let preflight = server.api().request(Method::OPTIONS, "/_matrix/client/v3/sync", None).await;
     assert!(matches!(preflight.status, 200 | 204), "{}", preflight.status);
-    for answer in
-        [preflight, server.api().get("/_matrix/client/versions").await, server.api().get("/nowhere").await]
-    {
+    for answer in [
+        preflight,
+        server.api().get("/_matrix/client/versions").await,
+        server.api().get("/_matrix/client/nowhere").await,
+    ] {
         let origin = answer.headers.get("access-control-allow-origin");
         assert_eq!(origin.and_then(|value| value.to_str().ok()), Some("*"));
     }

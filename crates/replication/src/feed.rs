@@ -84,8 +84,8 @@ impl<S: Stream> Feed<S> {
         if seen.is_some_and(|seen| seen >= notice.position) {
             return true;
         }
-        if seen != Some(notice.previous) {
-            debug!(stream = S::NAME, ?seen, previous = %notice.previous, "a notice left a gap");
+        if seen != Some(notice.previous) || state.writers.len() < notice.writers {
+            debug!(stream = S::NAME, ?seen, previous = %notice.previous, "a notice left a gap, or is of a new writer");
             return false;
         }
         self.apply(&mut state, &notice.rows, [(notice.writer, notice.position)]);

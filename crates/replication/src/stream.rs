@@ -50,6 +50,8 @@ pub struct Notice<R> {
     pub previous: StreamId,
     /// The writer's position now.
     pub position: StreamId,
+    /// How many writers the stream had at this commit: a reader that knows fewer can't tell what it has seen.
+    pub writers: usize,
     /// The rows in between, all of them.
     pub rows: Arc<[Stamped<R>]>,
 }

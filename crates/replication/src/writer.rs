@@ -219,21 +219,21 @@ impl<S: Stream> Committer<S> {
         rows: Vec<S::Row>,
     ) -> Result<Vec<StreamId>, Failed<S::Row>> {
         let mut stamped = Vec::new();
-        match self.write(work, rows, &mut stamped).await {
-            Ok(()) => {}
+        let writers = match self.write(work, rows, &mut stamped).await {
+            Ok(writers) => writers,
             Err(error) => {
                 if matches!(error, StorageError::Fenced) {
                     self.session.mark_lost();
                 }
                 return Err(Failed { error, rows: stamped.into_iter().map(|stamped| stamped.row).collect() });
             }
-        }
+        };
         let ids: Vec<StreamId> = stamped.iter().map(|row| row.id).collect();
         let Some(position) = ids.last().copied() else { return Ok(ids) };
-        let notice =
-            Notice { writer: self.session.writer(), previous: self.position, position, rows: stamped.into() };
+        let (writer, previous) = (self.session.writer(), self.position);
+        let notice = Notice { writer, previous, position, writers, rows: stamped.into() };
         self.position = position;
-        // A gap in our own feed can only mean that a commit of ours failed halfway to being told.
+        // A gap in our own feed: another writer has joined the stream, or a commit of ours was never told.
         if !self.feed.deliver(&notice)
             && let Err(error) = self.feed.catch_up().await
         {
@@ -242,13 +242,14 @@ impl<S: Stream> Committer<S> {
         Ok(ids)
     }
 
-    /// The transaction itself. The rows are in `stamped` afterwards, whatever the outcome.
+    /// The transaction itself; gives how many writers the stream has. The rows are in `stamped` afterwards, whatever
+    /// the outcome.
     async fn write(
         &self,
         work: Option<Work<S::Row>>,
         mut rows: Vec<S::Row>,
         stamped: &mut Vec<Stamped<S::Row>>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<usize, StorageError> {
         let unstamped = |rows: Vec<S::Row>| -> Vec<Stamped<S::Row>> {
             rows.into_iter()
                 .map(|row| Stamped { id: StreamId::ZERO, writer: self.session.writer(), row })
@@ -272,6 +273,7 @@ impl<S: Stream> Committer<S> {
             rows.extend(work(&transaction).await?);
         }
         *stamped = unstamped(rows);
+        let mut writers = 0;
         if let Some(last) = stamped.len().checked_sub(1) {
             let ids = streams::allocate(&transaction, S::NAME, stamped.len()).await?;
             for (row, id) in stamped.iter_mut().zip(ids) {
@@ -279,18 +281,18 @@ impl<S: Stream> Committer<S> {
             }
             S::persist(&transaction, stamped).await?;
             let (writer, epoch) = (self.session.writer(), self.session.epoch());
-            streams::advance(&transaction, S::NAME, writer, epoch, stamped[last].id).await?;
+            writers = streams::advance(&transaction, S::NAME, writer, epoch, stamped[last].id).await?;
         } else {
             self.session.check_fence(&transaction).await?;
         }
         match transaction.commit().await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(writers),
             Err(error) => {
                 let error = StorageError::from(error);
                 drop(client);
                 let last = stamped.last().map(|row| row.id);
                 match self.was_committed(last, &error).await {
-                    true => Ok(()),
+                    true => Ok(writers),
                     false => Err(error),
                 }
             }

@@ -3,7 +3,7 @@
 use myelin_types::{StreamId, WriterId};
 use tokio_postgres::Row;
 
-use crate::{GenericClient, Result, StorageError, execute, query, query_one};
+use crate::{GenericClient, Result, StorageError, execute, query, query_one, query_opt};
 
 /// Takes over (or first makes) `writer`'s rows of the given streams under `epoch`. From then on transactions of an
 /// earlier epoch are refused by [`advance`].
@@ -28,7 +28,8 @@ pub async fn list_positions(db: &impl GenericClient, stream: &str) -> Result<Vec
     Ok(rows.iter().map(|row| (WriterId(row.get(0)), StreamId(row.get(1)))).collect())
 }
 
-/// Moves `writer`'s position, in the transaction that writes the rows up to there.
+/// Moves `writer`'s position, in the transaction that writes the rows up to there, and gives how many writers the
+/// stream has. A writer that is not among them registers later, so all its ids will be greater than `position`.
 ///
 /// # Errors
 /// [`StorageError::Fenced`] if another process took over this writer: the caller must not commit.
@@ -38,13 +39,13 @@ pub async fn advance(
     writer: WriterId,
     epoch: i64,
     position: StreamId,
-) -> Result<()> {
+) -> Result<usize> {
     const SQL: &str = "
-        UPDATE stream_positions SET position = $4 WHERE stream = $1 AND writer_id = $2 AND epoch = $3";
-    match execute(db, SQL, &[&stream, &writer.0, &epoch, &position.0]).await? {
-        1 => Ok(()),
-        _ => Err(StorageError::Fenced),
-    }
+        UPDATE stream_positions SET position = $4 WHERE stream = $1 AND writer_id = $2 AND epoch = $3
+        RETURNING (SELECT count(*) FROM stream_positions all_writers WHERE all_writers.stream = $1)";
+    let row = query_opt(db, SQL, &[&stream, &writer.0, &epoch, &position.0]).await?;
+    let writers: i64 = row.ok_or(StorageError::Fenced)?.get(0);
+    usize::try_from(writers).map_err(|_| StorageError::Inconsistent("a negative count".to_owned()))
 }
 
 /// The next `count` ids of a stream, ascending. Only in the transaction that uses them, or ids would be committed out

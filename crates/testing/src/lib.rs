@@ -16,11 +16,14 @@
 //! `MYELIN_TEST_POSTGRES` names another server to use instead: its socket folder, or a `postgresql://` URL of a
 //! superuser.
 //!
-//! This crate knows nothing of the schema: callers pass the function that migrates. Start reading at [`TestDatabase`];
-//! [`TestServer`] is below it.
+//! Most tests want [`MigratedDatabase`]: the same, with the schema of today and a pool. Tests inside `myelin-storage`
+//! itself stand in its `tests/` folder, so that both sides mean the same `Database`. [`TestDatabase`] is below it, and
+//! knows nothing of the schema; [`TestServer`] is below that.
 
 mod database;
+mod migrated;
 mod server;
 
 pub use database::TestDatabase;
+pub use migrated::MigratedDatabase;
 pub use server::{Durability, TestServer};

@@ -1,0 +1,79 @@
+//! The [redaction algorithm](https://spec.matrix.org/v1.19/client-server-api/#redactions) on whole events.
+
+use std::sync::Arc;
+
+use ruma::{CanonicalJsonObject, canonical_json::redact_content_in_place, events::TimelineEventType};
+use serde_json::value::RawValue;
+
+use crate::Pdu;
+
+/// The event without what a redaction takes away, as its room version says.
+///
+/// It keeps its id and its signatures stay valid. What clients get beside it, `unsigned.redacted_because`, is for
+/// the caller to add: see [`Unsigned`](crate::client_format::Unsigned).
+pub fn redact(pdu: &Pdu) -> Pdu {
+    let mut object = pdu.object();
+    object.redact(&pdu.rules().redaction).expect("an event has a type");
+    Pdu::from_stored(pdu.room_id().clone(), pdu.event_id().clone(), object.to_json(), pdu.rules())
+        .expect("redaction keeps the fields of the event format")
+        .with_rejected(pdu.is_rejected())
+}
+
+/// As [`redact`], for an event that is shared.
+pub fn redact_shared(pdu: &Arc<Pdu>) -> Arc<Pdu> {
+    Arc::new(redact(pdu))
+}
+
+/// The content that a redaction leaves of an event, for instance of `unsigned.prev_content`.
+///
+/// Content that is no canonical JSON (room versions 1 to 5) becomes `{}`.
+pub fn redact_content(event_type: &TimelineEventType, content: &str, rules: crate::Rules) -> Box<RawValue> {
+    let mut fields: CanonicalJsonObject = serde_json::from_str(content).unwrap_or_default();
+    redact_content_in_place(&mut fields, &rules.redaction, event_type.to_string());
+    serde_json::value::to_raw_value(&fields).expect("canonical JSON is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::RoomVersionId;
+
+    use super::*;
+    use crate::{event_id_of, test_events::pdu_with_content};
+
+    #[track_caller]
+    fn check(version: RoomVersionId, event_type: &str, content: &str, expected: &str) {
+        let rules = crate::rules(&version).unwrap();
+        let pdu = pdu_with_content(&version, event_type, content);
+        let redacted = redact(&pdu);
+        assert_eq!(redacted.content(), expected, "{event_type} in room version {version}");
+        assert_eq!(event_id_of(redacted.json(), rules).unwrap(), *pdu.event_id());
+        assert_eq!(redact(&redacted).json(), redacted.json());
+        let raw = redact_content(&event_type.into(), content, rules);
+        assert_eq!(raw.get(), expected);
+    }
+
+    #[test]
+    fn each_room_version_keeps_what_its_authorization_needs() {
+        use RoomVersionId::{V1, V5, V6, V8, V9, V10, V11, V12};
+        check(V1, "m.room.message", r#"{"body":"secret"}"#, "{}");
+        check(V12, "m.room.message", r#"{"body":"secret"}"#, "{}");
+        check(V5, "m.room.aliases", r##"{"aliases":["#a:x"]}"##, r##"{"aliases":["#a:x"]}"##);
+        check(V6, "m.room.aliases", r##"{"aliases":["#a:x"]}"##, "{}");
+        let join_rules = r#"{"allow":[],"join_rule":"restricted"}"#;
+        check(V6, "m.room.join_rules", join_rules, r#"{"join_rule":"restricted"}"#);
+        check(V8, "m.room.join_rules", join_rules, join_rules);
+        let member = r#"{"displayname":"A","join_authorised_via_users_server":"@a:x","membership":"join"}"#;
+        check(V8, "m.room.member", member, r#"{"membership":"join"}"#);
+        check(
+            V9,
+            "m.room.member",
+            member,
+            r#"{"join_authorised_via_users_server":"@a:x","membership":"join"}"#,
+        );
+        let levels = r#"{"ban":50,"invite":0,"notifications":{"room":50},"users":{}}"#;
+        check(V10, "m.room.power_levels", levels, r#"{"ban":50,"users":{}}"#);
+        check(V11, "m.room.power_levels", levels, r#"{"ban":50,"invite":0,"users":{}}"#);
+        check(V10, "m.room.redaction", r#"{"reason":"spam","redacts":"$x"}"#, "{}");
+        check(V11, "m.room.redaction", r#"{"reason":"spam","redacts":"$x"}"#, r#"{"redacts":"$x"}"#);
+    }
+}

@@ -1,0 +1,242 @@
+//! Requests, as handlers and authentication see them.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri, header};
+use percent_encoding::percent_decode_str;
+use ruma::api::error::ErrorKind;
+use serde::de::DeserializeOwned;
+
+use crate::{drain::Draining, error::ApiError};
+
+/// Everything about a request but its meaning. Cheap to clone.
+#[derive(Clone)]
+pub struct RequestHead(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub remote_addr: Option<IpAddr>,
+    pub arrived: Instant,
+    pub endpoint: Arc<str>,
+    pub draining: Draining,
+    pub any_body: bool,
+}
+
+impl RequestHead {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// The method; `HEAD` requests reach the handlers of `GET`.
+    pub fn method(&self) -> &Method {
+        &self.0.method
+    }
+
+    /// The path as it was sent, percent-encoding and all.
+    pub fn path(&self) -> &str {
+        self.0.uri.path()
+    }
+
+    /// Path and query as they were sent: what a signature of the federation API covers.
+    pub fn uri(&self) -> &Uri {
+        &self.0.uri
+    }
+
+    /// What stands behind the `?`, as it was sent.
+    pub fn query(&self) -> Option<&str> {
+        self.0.uri.query()
+    }
+
+    /// The first value of a query parameter, decoded.
+    pub fn query_param(&self, name: &str) -> Option<String> {
+        query_param(self.query()?, name)
+    }
+
+    /// All headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// A header's text, if it is there and is text.
+    pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.0.headers.get(name)?.to_str().ok()
+    }
+
+    /// The `User-Agent`.
+    pub fn user_agent(&self) -> Option<&str> {
+        self.header(header::USER_AGENT)
+    }
+
+    /// The whole body: some callers are known by a signature over it.
+    pub fn body(&self) -> &Bytes {
+        &self.0.body
+    }
+
+    /// Who is at the other end: the peer of the connection or, on a listener with `x_forwarded`, the first address
+    /// of `X-Forwarded-For`. Unix sockets without that header have none.
+    pub fn remote_addr(&self) -> Option<IpAddr> {
+        self.0.remote_addr
+    }
+
+    /// When the request's head was there.
+    pub fn arrived(&self) -> Instant {
+        self.0.arrived
+    }
+
+    /// How long ago that was.
+    pub fn age(&self) -> Duration {
+        self.0.arrived.elapsed()
+    }
+
+    /// The name of the endpoint in metrics and logs.
+    pub fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
+    /// Tells when this process is about to stop, so that a long poll can answer early with what it has.
+    pub fn draining(&self) -> &Draining {
+        &self.0.draining
+    }
+
+    /// The access token, from the `Authorization: Bearer` header or, as older clients send it, the query.
+    ///
+    /// See <https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens>.
+    pub fn access_token(&self) -> Option<Cow<'_, str>> {
+        if let Some(value) = self.0.headers.get(header::AUTHORIZATION) {
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            let token = token.trim();
+            return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+                .then_some(Cow::Borrowed(token));
+        }
+        self.query_param("access_token").filter(|token| !token.is_empty()).map(Cow::Owned)
+    }
+
+    /// Whether the body has to be a JSON object.
+    pub(crate) fn must_be_json(&self) -> bool {
+        !self.0.any_body && !matches!(self.0.method, Method::GET | Method::HEAD)
+    }
+
+    /// The parts that ruma's conversion takes by value.
+    pub(crate) fn to_http_request(&self) -> http::Request<&[u8]> {
+        let mut request = http::Request::new(&self.0.body[..]);
+        *request.method_mut() = self.0.method.clone();
+        *request.uri_mut() = self.0.uri.clone();
+        *request.headers_mut() = self.0.headers.clone();
+        request
+    }
+}
+
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers and query may hold the access token.
+        f.debug_struct("RequestHead")
+            .field("method", &self.0.method)
+            .field("endpoint", &self.0.endpoint)
+            .field("remote_addr", &self.0.remote_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request for which ruma has no type.
+#[derive(Clone, Debug)]
+pub struct RawRequest {
+    /// Method, path, query, headers and body.
+    pub head: RequestHead,
+    /// The path's parameters, decoded, in the order of the path.
+    pub params: Vec<(Arc<str>, String)>,
+}
+
+impl RawRequest {
+    /// The parameter `{name}` of the path. Empty if the path has none of this name.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(key, _)| **key == *name).map_or("", |(_, value)| value)
+    }
+
+    /// A query parameter that must be there: `M_MISSING_PARAM` if it is not.
+    pub fn required_query_param(&self, name: &str) -> Result<String, ApiError> {
+        self.head.query_param(name).ok_or_else(|| {
+            ApiError::new(ErrorKind::MissingParam, format!("Missing query parameter `{name}`"))
+        })
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        self.head.body()
+    }
+
+    /// The body as JSON; the error has the errcode that the specification wants. An empty body is read as `{}`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let body: &[u8] = if self.body().is_empty() { b"{}" } else { self.body() };
+        serde_json::from_slice(body).map_err(|error| ApiError::from_json(&error))
+    }
+}
+
+fn query_param(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then(|| form_decode(value))
+    })
+}
+
+/// `+` is a space in queries, and only there.
+fn form_decode(text: &str) -> String {
+    let text = text.replace('+', " ");
+    percent_decode_str(&text).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A request without a body, for tests.
+    pub(crate) fn head(method: Method, uri: &str, headers: &[(&'static str, &str)]) -> RequestHead {
+        RequestHead::new(Inner {
+            method,
+            uri: uri.parse().unwrap(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
+                .collect(),
+            body: Bytes::new(),
+            remote_addr: None,
+            arrived: Instant::now(),
+            endpoint: "test".into(),
+            draining: Draining::default(),
+            any_body: false,
+        })
+    }
+
+    #[test]
+    fn the_access_token_is_in_the_header_or_the_query() {
+        let check = |uri: &str, headers: &[(&'static str, &str)], token: Option<&str>| {
+            let head = head(Method::GET, uri, headers);
+            assert_eq!(head.access_token().as_deref(), token, "{uri} {headers:?}");
+        };
+        check("/", &[], None);
+        check("/", &[("authorization", "Bearer abc")], Some("abc"));
+        check("/", &[("authorization", "bearer  abc ")], Some("abc"));
+        check("/", &[("authorization", "Bearer ")], None);
+        check("/", &[("authorization", "Bearer")], None);
+        check("/?access_token=x", &[("authorization", "X-Matrix origin=a.example")], None);
+        check("/?access_token=a%2Bb", &[], Some("a+b"));
+        check("/?since=s&access_token=abc&x", &[], Some("abc"));
+        check("/?access_token=", &[], None);
+        check("/?access_token=query", &[("authorization", "Bearer header")], Some("header"));
+    }
+
+    #[test]
+    fn the_token_does_not_show_in_debug_output() {
+        let head = head(Method::GET, "/?access_token=secret", &[("authorization", "Bearer secret")]);
+        assert!(!format!("{head:?}").contains("secret"));
+    }
+}

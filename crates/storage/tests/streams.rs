@@ -1,0 +1,115 @@
+//! Positions, instances, leases and interned strings on a real database.
+
+use std::time::Duration;
+
+use myelin_storage::{StorageError, instances, migrate, query_one, streams, strings::Strings};
+use myelin_testing::MigratedDatabase;
+use myelin_types::{StreamId, WriterId};
+
+const LONG: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::ZERO;
+
+#[tokio::test]
+async fn migrating_again_changes_nothing_even_from_many_processes_at_once() {
+    let database = MigratedDatabase::create().await;
+    let outcomes = futures_util::future::join_all((0..4).map(|_| migrate(&database))).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_position_moves_only_under_the_epoch_that_claimed_it() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let writer = WriterId(1);
+    streams::claim(&client, &["events", "receipts"], writer, 7).await.unwrap();
+    streams::advance(&client, "events", writer, 7, StreamId(12)).await.unwrap();
+    assert_eq!(streams::list_positions(&client, "events").await.unwrap(), [(writer, StreamId(12))]);
+
+    streams::claim(&client, &["events"], writer, 8).await.unwrap();
+    let refused = streams::advance(&client, "events", writer, 7, StreamId(13)).await;
+    assert!(matches!(refused, Err(StorageError::Fenced)), "{refused:?}");
+    let refused = streams::advance(&client, "events", WriterId(9), 8, StreamId(13)).await;
+    assert!(matches!(refused, Err(StorageError::Fenced)), "{refused:?}");
+    assert_eq!(streams::list_positions(&client, "events").await.unwrap(), [(writer, StreamId(12))]);
+}
+
+#[tokio::test]
+async fn a_new_writer_starts_at_the_newest_id_of_the_stream() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let ids = streams::allocate(&client, "events", 3).await.unwrap();
+    assert_eq!(ids, [StreamId(1), StreamId(2), StreamId(3)]);
+    streams::claim(&client, &["events"], WriterId(2), 1).await.unwrap();
+    assert_eq!(streams::list_positions(&client, "events").await.unwrap(), [(WriterId(2), StreamId(3))]);
+}
+
+#[tokio::test]
+async fn registering_again_raises_the_epoch_and_ends_the_former_process() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let first = instances::register(&client, "worker1", LONG).await.unwrap();
+    let second = instances::register(&client, "worker1", LONG).await.unwrap();
+    assert_eq!(first.writer, second.writer);
+    assert_eq!(first.epoch + 1, second.epoch);
+    assert!(!instances::heartbeat(&client, first, LONG).await.unwrap());
+    assert!(instances::heartbeat(&client, second, LONG).await.unwrap());
+    assert!(!instances::check_fence(&client, first).await.unwrap());
+    assert!(instances::check_fence(&client, second).await.unwrap());
+}
+
+#[tokio::test]
+async fn leases_of_the_living_stay_and_those_of_the_dead_are_taken_over_and_fenced() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let dead = instances::register(&client, "dead", GONE).await.unwrap();
+    let alive = instances::register(&client, "alive", LONG).await.unwrap();
+    let heir = instances::register(&client, "heir", LONG).await.unwrap();
+    streams::claim(&client, &["events"], dead.writer, dead.epoch).await.unwrap();
+
+    instances::acquire_leases(&client, &["events/1"], dead).await.unwrap();
+    assert_eq!(instances::acquire_leases(&client, &["events/2"], alive).await.unwrap(), ["events/2"]);
+    let held = instances::acquire_leases(&client, &["events/1", "events/2", "events/3"], heir).await.unwrap();
+    assert_eq!(held, ["events/1", "events/3"]);
+
+    let late = streams::advance(&client, "events", dead.writer, dead.epoch, StreamId(5)).await;
+    assert!(matches!(late, Err(StorageError::Fenced)), "{late:?}");
+    assert!(!instances::heartbeat(&client, dead, LONG).await.unwrap(), "the dead must learn of it");
+
+    instances::deregister(&client, alive).await.unwrap();
+    let held = instances::acquire_leases(&client, &["events/2"], heir).await.unwrap();
+    assert_eq!(held, ["events/2"], "a clean end frees at once");
+}
+
+#[tokio::test]
+async fn a_name_is_free_again_when_its_connection_ends() {
+    let database = MigratedDatabase::create().await;
+    let (one, other) = (database.get().await.unwrap(), database.get().await.unwrap());
+    assert!(instances::try_lock_name(&one, "main").await.unwrap());
+    assert!(!instances::try_lock_name(&other, "main").await.unwrap());
+    drop(myelin_storage::detach(one));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !instances::try_lock_name(&other, "main").await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the server frees the lock of a closed connection");
+}
+
+#[tokio::test]
+async fn strings_keep_their_numbers_across_caches_and_evictions() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let (small, fresh) = (Strings::new(2), Strings::new(100));
+    let values: Vec<String> = (0..50).map(|n| format!("@user{n}:example.org")).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).chain(["@user3:example.org"]).collect();
+    let ids = small.intern_all(&client, &values).await.unwrap();
+    assert_eq!(ids[3], ids[50], "the same string twice in one call");
+    assert_eq!(fresh.intern_all(&client, &values).await.unwrap(), ids);
+    let resolved = Strings::new(2).resolve_all(&client, &ids).await.unwrap();
+    assert!(resolved.iter().zip(&values).all(|(resolved, value)| **resolved == **value));
+    assert_eq!(fresh.find(&client, "@nobody:example.org").await.unwrap(), None);
+    let stored: i64 = query_one(&client, "SELECT count(*) FROM strings", &[]).await.unwrap().get(0);
+    assert_eq!(stored, 50);
+    assert!(matches!(fresh.resolve_all(&client, &[-1]).await, Err(StorageError::Inconsistent(_))));
+}
