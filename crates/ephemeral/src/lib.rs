@@ -9,6 +9,8 @@
 
 mod presence;
 mod receipts;
+#[cfg(test)]
+mod test_streams;
 mod typing;
 
 pub use presence::{Presence, PresenceOptions, PresenceRow, PresenceStream, Syncing};

@@ -260,8 +260,7 @@ impl Receipts {
 
     async fn read_marks(&self, receipt: &ReceiptRow) -> Result<Marks> {
         let client = self.database.get().await?;
-        let rows =
-            table::receipts_of_user(&client, &[receipt.room_nid], receipt.user_id.as_str()).await?;
+        let rows = table::receipts_of_user(&client, &[receipt.room_nid], receipt.user_id.as_str()).await?;
         rows.into_iter()
             .map(|row| {
                 let kind = ReceiptKind::from_column(row.receipt_type)?;
@@ -275,3 +274,6 @@ fn with_mark(marks: &Marks, row: &ReceiptRow) -> Marks {
     let others = marks.iter().filter(|(kind, thread, _)| *kind != row.kind || *thread != row.thread);
     others.cloned().chain([(row.kind, row.thread.clone(), row.event_pos)]).collect()
 }
+
+#[cfg(test)]
+mod tests;

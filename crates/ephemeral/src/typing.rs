@@ -13,6 +13,10 @@ use tokio::{sync::watch, time::Instant};
 
 /// A client can't be typing for longer without saying so again.
 const LONGEST: Duration = Duration::from_secs(120);
+/// Rooms in which somebody typed lately; of more than these, those where it is long over are forgotten.
+const MAX_QUIET_ROOMS: usize = 10_000;
+/// How long a room is remembered in which nobody types any more: tokens that are older miss the end of it.
+const REMEMBER_MS: i64 = 10 * 60 * 1000;
 /// Users of one room who are shown as typing at most.
 const MAX_PER_ROOM: usize = 100;
 
@@ -82,6 +86,10 @@ impl Typing {
     /// `user` types in the room for `duration` (at most two minutes), or with `None` does not any more.
     pub fn set(&self, room_nid: i64, user: &UserId, duration: Option<Duration>) {
         let mut state = self.0.state.lock();
+        if state.rooms.len() > MAX_QUIET_ROOMS {
+            let long_ago = state.last - REMEMBER_MS;
+            state.rooms.retain(|_, room| !room.users.is_empty() || room.changed > long_ago);
+        }
         let room = state.rooms.entry(room_nid).or_default();
         let index = room.users.iter().position(|(typing, _)| typing == user);
         let changed = match (index, duration) {
