@@ -156,10 +156,6 @@ impl Map {
         let index = self.entries.iter().position(|(name, _)| name == key)?;
         Some(self.entries.remove(index).1)
     }
-
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(key, _)| key.as_str())
-    }
 }
 
 /// Reads one YAML document. `source` is what faults call the place.
@@ -181,7 +177,8 @@ pub(crate) fn parse(text: &str, source: &str) -> Result<Node, Fault> {
             line: error.location().and_then(|location| u32::try_from(location.line()).ok()),
             path: String::new(),
             message: format!("is not valid YAML: {}", error.without_snippet()),
-            remedy: "mend the file at that line; indent with spaces, quote texts that hold `: ` or ` #`".to_owned(),
+            remedy: "mend the file at that line; indent with spaces, quote texts that hold `: ` or ` #`"
+                .to_owned(),
         }),
     }
 }
@@ -294,7 +291,10 @@ mod tests {
         check(&["b", "c"], 4);
         let Value::List(items) = &map.at(&["b", "c"]).expect("there").value else { panic!("a list") };
         assert_eq!(items[1].origin.line, Some(6));
-        assert_eq!(items[1].as_map().and_then(|map| map.get("d")).map(|node| &node.value), Some(&Value::Integer(0o660)));
+        assert_eq!(
+            items[1].as_map().and_then(|map| map.get("d")).map(|node| &node.value),
+            Some(&Value::Integer(0o660))
+        );
     }
 
     #[test]

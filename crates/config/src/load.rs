@@ -63,7 +63,8 @@ fn read(
             line: None,
             path: String::new(),
             message: "no configuration file is given".to_owned(),
-            remedy: "name one: `--config-path homeserver.yaml`; `myelin-ctl config generate` makes it".to_owned(),
+            remedy: "name one: `--config-path homeserver.yaml`; `myelin-ctl config generate` makes it"
+                .to_owned(),
         });
         return None;
     }

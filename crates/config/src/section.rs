@@ -204,7 +204,10 @@ fn default_node(default: &'static str) -> Node {
 }
 
 /// The content of the file that `<key>_path` names: `Some(None)` when there is no such key, `None` after a fault.
-#[expect(clippy::option_option, reason = "outer: no fault, inner: a file is named; both are told apart by one caller")]
+#[expect(
+    clippy::option_option,
+    reason = "outer: no fault, inner: a file is named; both are told apart by one caller"
+)]
 fn secret_file(map: &Map, key: &str, given: Option<&Node>, findings: &mut Findings) -> Option<Option<Node>> {
     let path_key = format!("{key}_path");
     let Some(node) = map.get(&path_key).filter(|node| !node.is_null()) else { return Some(None) };
@@ -218,12 +221,20 @@ fn secret_file(map: &Map, key: &str, given: Option<&Node>, findings: &mut Findin
             return None;
         }
         let Some(path) = node.as_text() else {
-            findings.fault(&node.origin, format!("must be a path, not {}", node.describe()), "give the path of a file");
+            findings.fault(
+                &node.origin,
+                format!("must be a path, not {}", node.describe()),
+                "give the path of a file",
+            );
             return None;
         };
         match std::fs::read_to_string(path) {
             Ok(content) if content.trim().is_empty() => {
-                findings.fault(&node.origin, format!("the file `{path}` is empty"), "write the secret into it");
+                findings.fault(
+                    &node.origin,
+                    format!("the file `{path}` is empty"),
+                    "write the secret into it",
+                );
                 None
             }
             Ok(content) => Some(Some(Node {
@@ -303,7 +314,9 @@ pub(crate) fn warn_of_unknown(map: &Map, known: &[String], findings: &mut Findin
 
 /// The known key that `key` most likely is a slip of.
 pub(crate) fn closest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |known: &str| strsim::jaro_winkler(key, known).max(strsim::normalized_damerau_levenshtein(key, known));
+    let likeness = |known: &str| {
+        strsim::jaro_winkler(key, known).max(strsim::normalized_damerau_levenshtein(key, known))
+    };
     known
         .map(|known| (likeness(known), known))
         .filter(|(likeness, _)| *likeness > 0.85)

@@ -21,6 +21,7 @@ mod voip;
 mod workers;
 
 pub use self::{
-    appservices::*, auth::*, caches::*, database::*, federation::*, http::*, keys::*, logging::*, media::*, push::*,
-    rate_limits::*, redis::*, registration::*, room_directory::*, rooms::*, server::*, users::*, voip::*, workers::*,
+    appservices::*, auth::*, caches::*, database::*, federation::*, http::*, keys::*, logging::*, media::*,
+    push::*, rate_limits::*, redis::*, registration::*, room_directory::*, rooms::*, server::*, users::*,
+    voip::*, workers::*,
 };

@@ -1,8 +1,8 @@
 //! The kinds of values that options take, and how each is read from YAML.
 
 mod duration;
-mod one_or_many;
 mod glob;
+mod one_or_many;
 mod rate_limit;
 mod scalars;
 mod secret;
@@ -10,8 +10,8 @@ mod size;
 
 use std::collections::BTreeMap;
 
-pub use self::{glob::Glob, one_or_many::OneOrMany, rate_limit::RateLimit, secret::Secret, size::ByteSize};
 pub(crate) use self::scalars::choice;
+pub use self::{glob::Glob, one_or_many::OneOrMany, rate_limit::RateLimit, secret::Secret, size::ByteSize};
 use crate::{
     document::{Node, Value},
     fault::Findings,

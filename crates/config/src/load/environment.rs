@@ -36,7 +36,9 @@ pub(super) fn apply(
         }
         let mut node = match document::parse(&text, &source) {
             // A text that reads like a list or flow mapping but isn't one, such as a password: taken as it is.
-            Err(_) => Node { value: Value::Text(text), origin: Origin { source: source.clone(), line: None } },
+            Err(_) => {
+                Node { value: Value::Text(text), origin: Origin { source: source.clone(), line: None } }
+            }
             Ok(node) => match &node.value {
                 Value::List(_) | Value::Map(_) | Value::Null | Value::Bool(_) => node,
                 // Numbers are kept as written, so that `0123` is still that where a text is wanted.

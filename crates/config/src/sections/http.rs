@@ -98,7 +98,8 @@ impl Listener {
     /// Whether the listener serves `name`.
     #[must_use]
     pub fn serves(&self, name: ResourceName) -> bool {
-        self.kind == ListenerKind::Http && self.resources.iter().any(|resource| resource.names.contains(&name))
+        self.kind == ListenerKind::Http
+            && self.resources.iter().any(|resource| resource.names.contains(&name))
     }
 
     /// Whether answers of the resource are compressed.

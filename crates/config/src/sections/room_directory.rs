@@ -89,12 +89,13 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_fits_decides() {
-        let rules = [
-            rule("@bad:*", "*", RuleAction::Deny),
-            rule("*", "#public-*", RuleAction::Allow),
-        ];
+        let rules = [rule("@bad:*", "*", RuleAction::Deny), rule("*", "#public-*", RuleAction::Allow)];
         let check = |user: &str, aliases: &[&str], expected| {
-            assert_eq!(DirectoryRule::allow(&rules, user, "!r:x", aliases.iter().copied()), expected, "{user} {aliases:?}");
+            assert_eq!(
+                DirectoryRule::allow(&rules, user, "!r:x", aliases.iter().copied()),
+                expected,
+                "{user} {aliases:?}"
+            );
         };
         check("@alice:x", &["#public-a:x"], true);
         check("@alice:x", &["#private:x", "#public-a:x"], true);

@@ -168,7 +168,9 @@ impl Workers {
     #[must_use]
     pub fn process(&self) -> Process {
         match self.worker_app {
-            None | Some(WorkerApp::Homeserver) => Process { app: WorkerApp::Homeserver, name: MAIN.to_owned() },
+            None | Some(WorkerApp::Homeserver) => {
+                Process { app: WorkerApp::Homeserver, name: MAIN.to_owned() }
+            }
             // Synapse takes the app for the name where none is given; a check asks for one.
             Some(app) => {
                 Process { app, name: self.worker_name.clone().unwrap_or_else(|| app.as_str().to_owned()) }

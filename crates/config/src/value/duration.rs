@@ -37,7 +37,9 @@ fn parse_text(text: &str) -> Option<Duration> {
 impl Parse for Duration {
     fn parse(node: &Node, findings: &mut Findings) -> Option<Self> {
         let duration = match &node.value {
-            Value::Integer(ms) => u64::try_from(*ms).ok().filter(|ms| *ms <= LONGEST_MS).map(Self::from_millis),
+            Value::Integer(ms) => {
+                u64::try_from(*ms).ok().filter(|ms| *ms <= LONGEST_MS).map(Self::from_millis)
+            }
             Value::Text(text) => parse_text(text),
             _ => None,
         };

@@ -80,7 +80,10 @@ impl Parse for PathBuf {
 impl Parse for IpNet {
     fn parse(node: &Node, findings: &mut Findings) -> Option<Self> {
         let network = node.as_text().and_then(|text| {
-            text.parse::<Self>().ok().or_else(|| text.parse::<IpAddr>().ok().map(Self::from)).map(|net| net.trunc())
+            text.parse::<Self>()
+                .ok()
+                .or_else(|| text.parse::<IpAddr>().ok().map(Self::from))
+                .map(|net| net.trunc())
         });
         network.or_else(|| mismatch(node, findings))
     }
