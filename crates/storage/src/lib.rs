@@ -18,7 +18,9 @@ pub mod instances;
 pub mod key_backups;
 mod migrate;
 pub mod one_time_keys;
+pub mod presence;
 pub mod push_rules;
+pub mod receipts;
 pub mod streams;
 pub mod strings;
 #[cfg(test)]

@@ -79,7 +79,7 @@ mod tests {
         assert!(insert_threepid(&db, alice(), &threepid).await.unwrap());
         assert!(!insert_threepid(&db, bob(), &threepid).await.unwrap());
         assert_eq!(get_owner(&db, "email", "a@example.org").await.unwrap().as_deref(), Some(alice()));
-        assert_eq!(list_threepids(&db, alice()).await.unwrap(), [threepid.clone()]);
+        assert_eq!(list_threepids(&db, alice()).await.unwrap(), std::slice::from_ref(&threepid));
 
         assert!(!delete_threepid(&db, bob(), "email", "a@example.org").await.unwrap());
         assert!(delete_threepid(&db, alice(), "email", "a@example.org").await.unwrap());
