@@ -77,6 +77,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     pub async fn read(&mut self, head_only: bool) -> Answer {
+        let head = self.read_head().await;
+        self.read_body(head, head_only).await
+    }
+
+    pub async fn read_head(&mut self) -> Answer {
         let status_line = self.line().await.expect("an answer");
         let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         let mut headers = BTreeMap::new();
@@ -85,8 +90,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             let Some((name, value)) = line.split_once(": ") else { break };
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
-        let mut answer = Answer { status, headers, body: Vec::new(), complete: true };
-        if !head_only && status != 204 {
+        Answer { status, headers, body: Vec::new(), complete: true }
+    }
+
+    pub async fn read_body(&mut self, mut answer: Answer, head_only: bool) -> Answer {
+        if !head_only && answer.status != 204 {
             let length = answer.header("content-length").map(|length| length.parse::<usize>().unwrap());
             answer.complete = match length {
                 Some(length) => self.take(length, &mut answer.body).await,

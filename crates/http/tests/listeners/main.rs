@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::Method;
 use myelin_http::{
     ApiError, Bind, Caller, Draining, Listener, RawRequest, RawResponse, RequestHead, Resource, Router,
@@ -84,13 +84,20 @@ async fn big(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
     Ok(RawResponse::json(format!("\"{}\"", "a".repeat(5000))))
 }
 
-async fn streamed(_: App, request: RawRequest) -> Result<RawResponse, ApiError> {
+async fn streamed(app: App, request: RawRequest) -> Result<RawResponse, ApiError> {
     let broken = request.head.query() == Some("broken");
-    let chunks = (0..100).map(move |number| match number {
-        50 if broken => Err(ApiError::internal("the disk is on fire")),
-        _ => Ok(Bytes::from(format!("{number:>100}"))),
+    let chunks = stream::iter(0..100).then(move |number| {
+        let app = app.clone();
+        async move {
+            if broken && number == 50 {
+                // Before the head has gone out, a failure would cut the connection without one.
+                app.go_on.notified().await;
+                return Err(ApiError::internal("the disk is on fire"));
+            }
+            Ok(Bytes::from(format!("{number:>100}")))
+        }
     });
-    Ok(RawResponse::stream(stream::iter(chunks)))
+    Ok(RawResponse::stream(chunks))
 }
 
 async fn panics(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
@@ -257,12 +264,17 @@ async fn big_answers_are_compressed_where_the_listener_says_so() {
 
 #[tokio::test]
 async fn an_answer_that_is_streamed_is_whole_or_visibly_cut() {
-    let server = start(&App::default());
+    let app = App::default();
+    let server = start(&app);
     let whole = ask(&server, "GET /streamed", &[], "").await;
     assert!(whole.complete);
     assert_eq!(whole.body.len(), 100 * 100);
-    let broken = ask(&server, "GET /streamed?broken", &[], "").await;
-    assert_eq!(broken.status, 200, "the head had gone out");
+    let mut connection = Connection::open(server.addresses()[0]).await;
+    connection.send("GET /streamed?broken", &[], "").await;
+    let head = connection.read_head().await;
+    assert_eq!(head.status, 200);
+    app.go_on.notify_one();
+    let broken = connection.read_body(head, false).await;
     assert!(!broken.complete);
     assert!(!broken.text().contains("fire"));
 }
