@@ -63,7 +63,8 @@ pub async fn upsert_account_data(db: &impl GenericClient, rows: &[NewAccountData
             AS r (user_id, room_id, type, content, stream_id, writer_id)
          ORDER BY user_id, room_id, type, stream_id DESC
             ON CONFLICT (user_id, room_id, type) DO UPDATE
-           SET content = excluded.content, stream_id = excluded.stream_id, writer_id = excluded.writer_id";
+           SET content = excluded.content, stream_id = excluded.stream_id, writer_id = excluded.writer_id
+         WHERE account_data.stream_id < excluded.stream_id";
     let users: Vec<&str> = rows.iter().map(|row| row.user_id.as_str()).collect();
     let rooms: Vec<&str> = rows.iter().map(|row| row.room_id).collect();
     let types: Vec<&str> = rows.iter().map(|row| row.event_type).collect();

@@ -1,6 +1,6 @@
 //! `device_list_changes`: whose devices or keys changed, for the stream device_lists.
 
-use myelin_types::{Position, StreamId, WriterId};
+use myelin_types::{StreamId, WriterId};
 
 use crate::{GenericClient, Result, execute, one_time_keys, one_time_keys::KeyCounts, query};
 
@@ -96,11 +96,6 @@ pub async fn key_counts_since(
             })
         })
         .collect()
-}
-
-/// The range of ids in which rows may be that `after` does not cover and `upto` does.
-pub fn span(after: &Position, upto: &Position) -> (StreamId, StreamId) {
-    (after.minimum(), upto.maximum())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use myelin_types::{StreamId, WriterId};
 use serde::{Deserialize, Serialize};
 
-use crate::{GenericClient, Result, StorageError, execute, query, query_one, query_opt};
+use crate::{GenericClient, Result, Row, StorageError, execute, query, query_opt};
 
 /// A one-time or fallback key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,33 +96,77 @@ pub async fn set_fallback_keys(
     Ok(())
 }
 
-/// Takes the oldest one-time key of an algorithm, or else the fallback key, which then counts as used. The caller
-/// holds the [lock](lock_device).
-pub async fn claim_key(
+/// A device, and the algorithm of which a key is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRow {
+    /// Whose device.
+    pub user_id: String,
+    /// The device.
+    pub device_id: String,
+    /// The algorithm, such as `signed_curve25519`.
+    pub algorithm: String,
+}
+
+/// Takes the [lock](lock_device) on those of the devices that ever had a key, and gives them as (user, device).
+pub async fn lock_devices_with_keys(
     db: &impl GenericClient,
-    user_id: &str,
-    device_id: &str,
-    algorithm: &str,
-) -> Result<Option<OneTimeKeyRow>> {
-    const TAKE: &str = "
-        DELETE FROM one_time_keys
-         WHERE user_id = $1 AND device_id = $2 AND algorithm = $3
-           AND key_id = (SELECT key_id FROM one_time_keys
-                          WHERE user_id = $1 AND device_id = $2 AND algorithm = $3
-                          ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)
-        RETURNING key_id, key_json";
-    const FALL_BACK: &str = "
-        UPDATE fallback_keys SET used = true WHERE user_id = $1 AND device_id = $2 AND algorithm = $3
-        RETURNING key_id, key_json";
-    let taken = match query_opt(db, TAKE, &[&user_id, &device_id, &algorithm]).await? {
-        Some(row) => Some(row),
-        None => query_opt(db, FALL_BACK, &[&user_id, &device_id, &algorithm]).await?,
-    };
-    Ok(taken.map(|row| OneTimeKeyRow {
-        algorithm: algorithm.to_owned(),
-        key_id: row.get(0),
-        key_json: row.get(1),
-    }))
+    wanted: &[ClaimRow],
+) -> Result<Vec<(String, String)>> {
+    const SQL: &str = "
+        SELECT c.user_id, c.device_id FROM device_key_counts c
+         WHERE (c.user_id, c.device_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+         ORDER BY c.user_id, c.device_id FOR UPDATE";
+    let (users, devices, _) = columns(wanted);
+    let rows = query(db, SQL, &[&users, &devices]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Takes the oldest one-time key of each, as far as there is one. The caller holds the locks, and no device and
+/// algorithm is given twice.
+pub async fn claim_one_time_keys(
+    db: &impl GenericClient,
+    wanted: &[ClaimRow],
+) -> Result<Vec<(ClaimRow, OneTimeKeyRow)>> {
+    const SQL: &str = "
+        DELETE FROM one_time_keys k
+         USING (SELECT w.*, o.key_id
+                  FROM unnest($1::text[], $2::text[], $3::text[]) AS w (user_id, device_id, algorithm)
+                 CROSS JOIN LATERAL
+                       (SELECT key_id FROM one_time_keys o
+                         WHERE o.user_id = w.user_id AND o.device_id = w.device_id AND o.algorithm = w.algorithm
+                         ORDER BY position LIMIT 1) AS o) AS t
+         WHERE k.user_id = t.user_id AND k.device_id = t.device_id AND k.algorithm = t.algorithm
+           AND k.key_id = t.key_id
+        RETURNING k.user_id, k.device_id, k.algorithm, k.key_id, k.key_json";
+    let (users, devices, algorithms) = columns(wanted);
+    let rows = query(db, SQL, &[&users, &devices, &algorithms]).await?;
+    Ok(rows.iter().map(claimed).collect())
+}
+
+/// The fallback key of each, as far as there is one; it counts as used from now on. The caller holds the locks.
+pub async fn claim_fallback_keys(
+    db: &impl GenericClient,
+    wanted: &[ClaimRow],
+) -> Result<Vec<(ClaimRow, OneTimeKeyRow)>> {
+    const SQL: &str = "
+        UPDATE fallback_keys f SET used = true
+          FROM unnest($1::text[], $2::text[], $3::text[]) AS w (user_id, device_id, algorithm)
+         WHERE f.user_id = w.user_id AND f.device_id = w.device_id AND f.algorithm = w.algorithm
+        RETURNING f.user_id, f.device_id, f.algorithm, f.key_id, f.key_json";
+    let (users, devices, algorithms) = columns(wanted);
+    let rows = query(db, SQL, &[&users, &devices, &algorithms]).await?;
+    Ok(rows.iter().map(claimed).collect())
+}
+
+fn columns(wanted: &[ClaimRow]) -> (Vec<&str>, Vec<&str>, Vec<&str>) {
+    let column = |get: fn(&ClaimRow) -> &str| wanted.iter().map(get).collect();
+    (column(|row| &row.user_id), column(|row| &row.device_id), column(|row| &row.algorithm))
+}
+
+fn claimed(row: &Row) -> (ClaimRow, OneTimeKeyRow) {
+    let claim = ClaimRow { user_id: row.get(0), device_id: row.get(1), algorithm: row.get(2) };
+    let key = OneTimeKeyRow { algorithm: claim.algorithm.clone(), key_id: row.get(3), key_json: row.get(4) };
+    (claim, key)
 }
 
 /// Deletes a device's one-time and fallback keys: those of an identity that it does not have any more.
@@ -134,17 +178,35 @@ pub async fn delete_keys_of_device(db: &impl GenericClient, user_id: &str, devic
     Ok(())
 }
 
-/// Counts a device's keys. The caller holds the [lock](lock_device).
-pub async fn count_keys(db: &impl GenericClient, user_id: &str, device_id: &str) -> Result<KeyCounts> {
+/// Counts the keys of some devices, given as (user, device); in their order. The caller holds the
+/// [locks](lock_device).
+pub async fn count_keys(db: &impl GenericClient, devices: &[(String, String)]) -> Result<Vec<KeyCounts>> {
     const ONE_TIME: &str = "
-        SELECT algorithm, count(*) FROM one_time_keys WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm";
+        SELECT w.place, k.algorithm, count(*)
+          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (user_id, device_id, place)
+          JOIN one_time_keys k USING (user_id, device_id)
+         GROUP BY 1, 2";
     const FALLBACK: &str = "
-        SELECT coalesce(array_agg(algorithm ORDER BY algorithm), '{}')
-          FROM fallback_keys WHERE user_id = $1 AND device_id = $2 AND NOT used";
-    let rows = query(db, ONE_TIME, &[&user_id, &device_id]).await?;
-    let one_time = rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).unsigned_abs())).collect();
-    let unused_fallback = query_one(db, FALLBACK, &[&user_id, &device_id]).await?.get(0);
-    Ok(KeyCounts { one_time, unused_fallback })
+        SELECT w.place, f.algorithm
+          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (user_id, device_id, place)
+          JOIN fallback_keys f USING (user_id, device_id)
+         WHERE NOT f.used ORDER BY 1, 2";
+    let users: Vec<&str> = devices.iter().map(|(user_id, _)| user_id.as_str()).collect();
+    let device_ids: Vec<&str> = devices.iter().map(|(_, device_id)| device_id.as_str()).collect();
+    let mut counts = vec![KeyCounts::default(); devices.len()];
+    // Places count from one.
+    let place = |row: &Row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+    for row in query(db, ONE_TIME, &[&users, &device_ids]).await? {
+        if let Some(counts) = counts.get_mut(place(&row)) {
+            counts.one_time.insert(row.get(1), row.get::<_, i64>(2).unsigned_abs());
+        }
+    }
+    for row in query(db, FALLBACK, &[&users, &device_ids]).await? {
+        if let Some(counts) = counts.get_mut(place(&row)) {
+            counts.unused_fallback.push(row.get(1));
+        }
+    }
+    Ok(counts)
 }
 
 /// The counts of a device as its last change left them, and the stream id of that change.
@@ -195,35 +257,63 @@ mod tests {
         }
     }
 
+    async fn count(db: &TestClient) -> KeyCounts {
+        count_keys(&**db, &[("@a:x".to_owned(), "D".to_owned())]).await.unwrap().remove(0)
+    }
+
+    async fn claim(db: &TestClient, algorithm: &str) -> Option<String> {
+        let wanted = [ClaimRow {
+            user_id: "@a:x".to_owned(),
+            device_id: "D".to_owned(),
+            algorithm: algorithm.to_owned(),
+        }];
+        let mut claimed = claim_one_time_keys(&**db, &wanted).await.unwrap();
+        if claimed.is_empty() {
+            claimed = claim_fallback_keys(&**db, &wanted).await.unwrap();
+        }
+        claimed.pop().map(|(claim, key)| {
+            assert_eq!([claim], wanted);
+            key.key_id
+        })
+    }
+
     #[tokio::test]
     async fn keys_are_given_out_oldest_first_and_then_the_fallback_key_again_and_again() {
         let db = TestClient::new().await;
-        let (user, device) = ("@a:x", "D");
         for (id, json) in [("Z", "1"), ("A", "2")] {
-            insert_one_time_keys(&*db, user, device, &[key("alg", id, json)]).await.unwrap();
+            insert_one_time_keys(&*db, "@a:x", "D", &[key("alg", id, json)]).await.unwrap();
         }
-        set_fallback_keys(&*db, user, device, &[key("alg", "F", "3")]).await.unwrap();
-        let mut given = Vec::new();
-        for _ in 0..4 {
-            given.push(claim_key(&*db, user, device, "alg").await.unwrap().unwrap().key_id);
+        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "3")]).await.unwrap();
+        for expected in ["Z", "A", "F", "F"] {
+            assert_eq!(claim(&db, "alg").await.as_deref(), Some(expected));
         }
-        assert_eq!(given, ["Z", "A", "F", "F"]);
-        assert_eq!(claim_key(&*db, user, device, "other").await.unwrap(), None);
+        assert_eq!(claim(&db, "other").await, None);
+    }
+
+    #[tokio::test]
+    async fn only_devices_that_ever_had_keys_are_locked_for_a_claim() {
+        let db = TestClient::new().await;
+        lock_device(&*db, "@a:x", "D").await.unwrap();
+        let wanted = ["D", "E"].map(|device_id| ClaimRow {
+            user_id: "@a:x".to_owned(),
+            device_id: device_id.to_owned(),
+            algorithm: "alg".to_owned(),
+        });
+        let locked = lock_devices_with_keys(&*db, &wanted).await.unwrap();
+        assert_eq!(locked, [("@a:x".to_owned(), "D".to_owned())]);
     }
 
     #[tokio::test]
     async fn a_fallback_key_is_unused_until_claimed_and_when_it_is_replaced() {
         let db = TestClient::new().await;
-        let (user, device) = ("@a:x", "D");
-        let unused = async || count_keys(&*db, user, device).await.unwrap().unused_fallback;
-        set_fallback_keys(&*db, user, device, &[key("alg", "F", "1")]).await.unwrap();
-        assert_eq!(unused().await, ["alg"]);
-        claim_key(&*db, user, device, "alg").await.unwrap();
-        assert!(unused().await.is_empty());
-        set_fallback_keys(&*db, user, device, &[key("alg", "F", "1")]).await.unwrap();
-        assert!(unused().await.is_empty(), "the same key again is no new key");
-        set_fallback_keys(&*db, user, device, &[key("alg", "G", "2")]).await.unwrap();
-        assert_eq!(unused().await, ["alg"]);
+        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "1")]).await.unwrap();
+        assert_eq!(count(&db).await.unused_fallback, ["alg"]);
+        claim(&db, "alg").await.unwrap();
+        assert!(count(&db).await.unused_fallback.is_empty());
+        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "1")]).await.unwrap();
+        assert!(count(&db).await.unused_fallback.is_empty(), "the same key again is no new key");
+        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "G", "2")]).await.unwrap();
+        assert_eq!(count(&db).await.unused_fallback, ["alg"]);
     }
 
     #[tokio::test]
@@ -232,7 +322,7 @@ mod tests {
         assert_eq!(get_key_counts(&*db, "@a:x", "D").await.unwrap(), None);
         lock_device(&*db, "@a:x", "D").await.unwrap();
         insert_one_time_keys(&*db, "@a:x", "D", &[key("alg", "1", "x"), key("alg", "2", "y")]).await.unwrap();
-        let counts = count_keys(&*db, "@a:x", "D").await.unwrap();
+        let counts = count(&db).await;
         assert_eq!(counts.one_time["alg"], 2);
         set_key_counts(&*db, "@a:x", "D", StreamId(7), WriterId(1), &counts).await.unwrap();
         lock_device(&*db, "@a:x", "D").await.unwrap();
@@ -242,6 +332,6 @@ mod tests {
             list_one_time_keys_named(&*db, "@a:x", "D", &[key("alg", "2", ""), key("alg", "3", "")]).await;
         assert_eq!(known.unwrap(), [key("alg", "2", "y")]);
         delete_keys_of_device(&*db, "@a:x", "D").await.unwrap();
-        assert_eq!(count_keys(&*db, "@a:x", "D").await.unwrap(), KeyCounts::default());
+        assert_eq!(count(&db).await, KeyCounts::default());
     }
 }
