@@ -33,7 +33,7 @@ impl Accounts {
             if stopping {
                 return;
             }
-            if round % SWEEP_EVERY == 0
+            if round.is_multiple_of(SWEEP_EVERY)
                 && let Err(error) = self.sweep().await
             {
                 warn!(%error, "could not delete expired tokens and sessions");

@@ -158,7 +158,8 @@ impl Passwords {
         if password.chars().count() < minimum_length {
             return weak(format!("The password must have at least {minimum_length} characters"));
         }
-        let demands: [(bool, fn(char) -> bool, &str); 4] = [
+        type Demand = (bool, fn(char) -> bool, &'static str);
+        let demands: [Demand; 4] = [
             (require_digit, |c| c.is_numeric(), "digit"),
             (require_symbol, |c| !c.is_alphanumeric(), "symbol"),
             (require_lowercase, char::is_lowercase, "lower-case letter"),
