@@ -169,13 +169,14 @@ fn run_script(command: &str, folder: &Path, flag: Option<&str>) -> anyhow::Resul
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The build folder (`target`) that holds the running test: cargo marks it as a cache.
+/// The build folder (`target`) that holds the running test: where cargo notes what it learned of the compiler. (It also
+/// marks a folder as a cache, but only one that it made itself, and `dev/prepare` may have been there first.)
 fn build_folder() -> anyhow::Result<PathBuf> {
     let executable = env::current_exe().context("finding the test's own executable")?;
 
     executable
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").exists())
+        .find(|folder| folder.join(".rustc_info.json").exists())
         .map(Path::to_path_buf)
         .with_context(|| format!("{} lies in no build folder of cargo", executable.display()))
 }
