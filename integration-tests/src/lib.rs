@@ -1,6 +1,6 @@
 //! The harness of the black-box tests: private servers, real daemons, and clients that only speak HTTP.
 //!
-//! Nothing here links the homeserver. A test starts [`Server`]s, makes [`User`]s on them, and awaits what it expects to
+//! Nothing here calls the homeserver's code. A test starts [`Server`]s, makes [`User`]s on them, and awaits what it expects to
 //! see in a [`Sync`]; it never sleeps. Tests that break things (kill -9, SIGSTOP) run a [`load`](load::Load) meanwhile
 //! and hand what all clients saw to the [`invariants`].
 //!
@@ -21,6 +21,7 @@
 mod api;
 pub mod invariants;
 pub mod load;
+pub mod real_clients;
 mod server;
 mod sync;
 mod timeline;
@@ -30,4 +31,4 @@ pub use api::{Answer, Api, PATIENCE};
 pub use server::{Options, Server};
 pub use sync::{Sync, Syncer};
 pub use timeline::Timelines;
-pub use user::User;
+pub use user::{User, path_segment};

@@ -156,10 +156,6 @@ impl Map {
         let index = self.entries.iter().position(|(name, _)| name == key)?;
         Some(self.entries.remove(index).1)
     }
-
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(key, _)| key.as_str())
-    }
 }
 
 /// Reads one YAML document. `source` is what faults call the place.

@@ -1,4 +1,4 @@
-//! The [authorization rules](https://spec.matrix.org/v1.19/server-server-api/#authorization-rules): which events
+//! The [authorization rules](https://spec.matrix.org/v1.19/server-server-api/#authorisation-rules): which events
 //! authorize an event, and whether they do.
 //!
 //! Check an event of another server against its own `auth_events` ([`check_auth_events`]), then the state before it,

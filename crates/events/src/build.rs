@@ -1,14 +1,17 @@
 //! Making events of our own users: from what a client sends to a hashed and signed [`Pdu`].
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
-    events::TimelineEventType,
+    ServerName, events::TimelineEventType,
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    Pdu, Rules, ServerSigningKey, SignatureError,
+    MalformedEvent, Pdu, Rules, ServerSigningKey, SignatureError,
     canonical::{EventObject, NotCanonical},
     limits::{MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS},
 };
@@ -62,9 +65,10 @@ pub struct EventReference {
 
 impl EventReference {
     /// A reference to this event, in the form of its room version.
-    pub fn to(pdu: &Pdu) -> Self {
-        let sha256 = pdu.rules().event_format.require_event_id.then(|| pdu.reference_hash());
-        Self { event_id: pdu.event_id().clone(), sha256 }
+    pub fn to(pdu: &Pdu) -> Result<Self, MalformedEvent> {
+        let needs_hash = pdu.rules().event_format.require_event_id;
+        let sha256 = if needs_hash { Some(pdu.reference_hash()?) } else { None };
+        Ok(Self { event_id: pdu.event_id().clone(), sha256 })
     }
 
     /// A reference by id alone, which is all that room version 3 and later need.
@@ -103,7 +107,7 @@ pub struct EventContext<'a> {
     pub key: &'a ServerSigningKey,
 }
 
-/// Why an event can't be made. All but the last two are the client's doing.
+/// Why an event can't be made. All but the last two are the client's doing; those two are ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
     /// The content is not a JSON object in [canonical form](https://spec.matrix.org/v1.19/appendices/#canonical-json):
@@ -133,6 +137,12 @@ impl From<NotCanonical> for BuildError {
     }
 }
 
+impl From<MalformedEvent> for BuildError {
+    fn from(error: MalformedEvent) -> Self {
+        Self::Context(error.to_string())
+    }
+}
+
 impl From<SignatureError> for BuildError {
     fn from(error: SignatureError) -> Self {
         Self::NotCanonical(error.to_string())
@@ -152,30 +162,37 @@ pub fn build(template: EventTemplate, context: &EventContext<'_>) -> Result<Pdu,
         let opaque_id = URL_SAFE_NO_PAD.encode(object.content_hash());
         object.fields_mut().insert("event_id".to_owned(), format!("${opaque_id}:{server_name}").into());
     }
-    let hash = base64::engine::general_purpose::STANDARD_NO_PAD.encode(object.content_hash());
+    let signed_json = hash_and_sign(&mut object, rules, &server_name, context.key)?;
+    finish(&object, &signed_json, rules)
+}
+
+/// [Adds](https://spec.matrix.org/v1.19/server-server-api/#adding-hashes-and-signatures-to-outgoing-events) the content
+/// hash and the signature, and gives what was signed.
+fn hash_and_sign(
+    object: &mut EventObject,
+    rules: Rules,
+    server_name: &ServerName,
+    key: &ServerSigningKey,
+) -> Result<String, BuildError> {
+    let hash = STANDARD_NO_PAD.encode(object.content_hash());
     let hashes = CanonicalJsonObject::from([("sha256".to_owned(), hash.into())]);
     object.fields_mut().insert("hashes".to_owned(), hashes.into());
-    let signed = object.to_signed_json(&rules.redaction)?;
-    context.key.insert_signature(server_name.as_str(), &signed, object.fields_mut())?;
-    finish(&object, &signed, rules)
+    let signed_json = object.to_signed_json(&rules.redaction)?;
+    key.insert_signature(server_name.as_str(), &signed_json, object.fields_mut())?;
+    Ok(signed_json)
 }
 
 /// Adds the signature of our server to an event that another server made: for a join that one of our users authorizes
 /// ([spec](https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms)), or an invite to one of them.
-pub fn add_signature(
-    pdu: &Pdu,
-    server_name: &ruma::ServerName,
-    key: &ServerSigningKey,
-) -> Result<Pdu, BuildError> {
-    let mut object = pdu.object();
-    let signed = object.to_signed_json(&pdu.rules().redaction)?;
-    key.insert_signature(server_name.as_str(), &signed, object.fields_mut())?;
-    finish(&object, &signed, pdu.rules()).map(|signed| signed.with_rejected(pdu.is_rejected()))
+pub fn add_signature(pdu: &Pdu, server_name: &ServerName, key: &ServerSigningKey) -> Result<Pdu, BuildError> {
+    let mut object = pdu.object()?;
+    let signed_json = object.to_signed_json(&pdu.rules().redaction)?;
+    key.insert_signature(server_name.as_str(), &signed_json, object.fields_mut())?;
+    finish(&object, &signed_json, pdu.rules()).map(|signed| signed.with_rejected(pdu.is_rejected()))
 }
 
 fn finish(object: &EventObject, signed_json: &str, rules: Rules) -> Result<Pdu, BuildError> {
-    let pdu = Pdu::from_object(object, signed_json, rules)
-        .map_err(|error| BuildError::Context(error.to_string()))?;
+    let pdu = Pdu::from_object(object, signed_json, rules)?;
     if pdu.json().len() > MAX_PDU_BYTES {
         return Err(BuildError::TooLarge(pdu.json().len()));
     }

@@ -255,10 +255,13 @@ impl Pdu {
 
     /// The [reference hash](https://spec.matrix.org/v1.19/server-server-api/#calculating-the-reference-hash-for-an-event)
     /// in unpadded base64, as `prev_events` of room versions 1 and 2 name it next to the event id.
-    pub fn reference_hash(&self) -> String {
-        let object = self.object();
-        let signed = object.to_signed_json(&self.rules.redaction).expect("an event has a type");
-        encode_reference_hash(&canonical::reference_hash(&signed), self.rules)
+    ///
+    /// # Errors
+    ///
+    /// If the stored event breaks the rules of its room version, which no event does that was built or checked here.
+    pub fn reference_hash(&self) -> Result<String, MalformedEvent> {
+        let signed_json = self.object()?.to_signed_json(&self.rules.redaction)?;
+        Ok(encode_reference_hash(&canonical::reference_hash(&signed_json), self.rules))
     }
 
     /// About how much memory this event takes, for caches that are bounded by bytes.
@@ -272,8 +275,9 @@ impl Pdu {
             + 2 * ARC_OVERHEAD
     }
 
-    pub(crate) fn object(&self) -> EventObject {
-        EventObject::parse(&self.json, self.rules).expect("the JSON of an event was parsed before")
+    /// The event as a tree. Reading a stored event skips what it doesn't use, so this may be the first to see a fault.
+    pub(crate) fn object(&self) -> Result<EventObject, MalformedEvent> {
+        Ok(EventObject::parse(&self.json, self.rules)?)
     }
 
     fn slice(&self, range: &Range<u32>) -> &str {
@@ -349,7 +353,7 @@ impl Event for Pdu {
         &self.event_type
     }
 
-    /// The content as the authorization rules read it, see [`power_level_floats`].
+    /// The content as the authorization rules read it: without floats, see the module `power_level_floats`.
     fn content(&self) -> &RawValue {
         self.auth_content.get_or_init(|| {
             let content = RawValue::from_string(self.content().to_owned()).expect("content is JSON");

@@ -21,6 +21,7 @@ use crate::{
     keys::verify_text,
     limits::{MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS, max_depth},
     pdu::MalformedEvent,
+    redact::redact,
 };
 
 /// The base64 of hashes, with padding or without.
@@ -102,6 +103,9 @@ impl UnverifiedPdu {
         if pdu.json().len() > MAX_PDU_BYTES {
             return Err(ReceiveError::TooLarge(pdu.json().len()));
         }
+        if rules.signatures.check_event_id_server && pdu.event_id().server_name().is_none() {
+            return Err(ReceiveError::Malformed("`event_id` names no server".to_owned()));
+        }
         if pdu.event_id().as_bytes().len() > MAX_FIELD_BYTES {
             return Err(ReceiveError::Malformed(format!("`event_id` has more than {MAX_FIELD_BYTES} bytes")));
         }
@@ -153,7 +157,7 @@ impl UnverifiedPdu {
         if has_right_content_hash(&self.object) {
             return Ok(ReceivedPdu { pdu: self.pdu, is_redacted: false });
         }
-        Ok(ReceivedPdu { pdu: crate::redact::redact(&self.pdu), is_redacted: true })
+        Ok(ReceivedPdu { pdu: redact(&self.pdu)?, is_redacted: true })
     }
 }
 
@@ -224,9 +228,13 @@ fn check_format(object: &EventObject, rules: Rules) -> Result<(), ReceiveError> 
         Some(depth) if u64::try_from(depth).is_ok_and(|depth| depth <= max_depth(rules)) => {}
         _ => return malformed("`depth` is no integer within its limits".to_owned()),
     }
-    for field in ["content", "hashes", "signatures"] {
-        check_object(fields, field)?;
+    let content = check_object(fields, "content")?;
+    if event_type == "m.room.member" && rules.signatures.check_join_authorised_via_users_server {
+        // The rules want the signature of this user's server, and nobody's server can't sign.
+        check_user_id(content, "join_authorised_via_users_server")?;
     }
+    check_object(fields, "hashes")?;
+    check_object(fields, "signatures")?;
     check_list(fields, "prev_events", MAX_PREV_EVENTS)?;
     let auth_events = check_list(fields, "auth_events", MAX_AUTH_EVENTS)?;
     if rules.event_format.allow_room_create_in_auth_events {
@@ -263,9 +271,21 @@ fn check_string<'a>(object: &'a EventObject, field: &str) -> Result<Option<&'a s
     Ok(Some(text))
 }
 
-fn check_object(fields: &CanonicalJsonObject, field: &str) -> Result<(), ReceiveError> {
+fn check_user_id(fields: &CanonicalJsonObject, field: &str) -> Result<(), ReceiveError> {
+    let is_user_id =
+        |value: &CanonicalJsonValue| value.as_str().is_some_and(|id| <&UserId>::try_from(id).is_ok());
     match fields.get(field) {
-        Some(CanonicalJsonValue::Object(_)) => Ok(()),
+        Some(value) if !is_user_id(value) => Err(ReceiveError::Malformed(format!("`{field}` is no user id"))),
+        _ => Ok(()),
+    }
+}
+
+fn check_object<'a>(
+    fields: &'a CanonicalJsonObject,
+    field: &str,
+) -> Result<&'a CanonicalJsonObject, ReceiveError> {
+    match fields.get(field) {
+        Some(CanonicalJsonValue::Object(object)) => Ok(object),
         Some(_) => Err(ReceiveError::Malformed(format!("`{field}` is no object"))),
         None => Err(missing(field)),
     }

@@ -1,27 +1,24 @@
 //! The [redaction algorithm](https://spec.matrix.org/v1.19/client-server-api/#redactions) on whole events.
 
-use std::sync::Arc;
-
 use ruma::{CanonicalJsonObject, canonical_json::redact_content_in_place, events::TimelineEventType};
 use serde_json::value::RawValue;
 
-use crate::Pdu;
+use crate::{MalformedEvent, Pdu};
 
 /// The event without what a redaction takes away, as its room version says.
 ///
 /// It keeps its id and its signatures stay valid. What clients get beside it, `unsigned.redacted_because`, is for
 /// the caller to add: see [`Unsigned`](crate::client_format::Unsigned).
-pub fn redact(pdu: &Pdu) -> Pdu {
-    let mut object = pdu.object();
-    object.redact(&pdu.rules().redaction).expect("an event has a type");
-    Pdu::from_stored(pdu.room_id().clone(), pdu.event_id().clone(), object.to_json(), pdu.rules())
-        .expect("redaction keeps the fields of the event format")
-        .with_rejected(pdu.is_rejected())
-}
-
-/// As [`redact`], for an event that is shared.
-pub fn redact_shared(pdu: &Arc<Pdu>) -> Arc<Pdu> {
-    Arc::new(redact(pdu))
+///
+/// # Errors
+///
+/// If the stored event breaks the rules of its room version, which no event does that was built or checked here.
+pub fn redact(pdu: &Pdu) -> Result<Pdu, MalformedEvent> {
+    let mut object = pdu.object()?;
+    object.redact(&pdu.rules().redaction)?;
+    let redacted =
+        Pdu::from_stored(pdu.room_id().clone(), pdu.event_id().clone(), object.to_json(), pdu.rules())?;
+    Ok(redacted.with_rejected(pdu.is_rejected()))
 }
 
 /// The content that a redaction leaves of an event, for instance of `unsigned.prev_content`.
@@ -44,12 +41,22 @@ mod tests {
     fn check(version: RoomVersionId, event_type: &str, content: &str, expected: &str) {
         let rules = crate::rules(&version).unwrap();
         let pdu = pdu_with_content(&version, event_type, content);
-        let redacted = redact(&pdu);
+        let redacted = redact(&pdu).unwrap();
         assert_eq!(redacted.content(), expected, "{event_type} in room version {version}");
         assert_eq!(event_id_of(redacted.json(), rules).unwrap(), *pdu.event_id());
-        assert_eq!(redact(&redacted).json(), redacted.json());
+        assert_eq!(redact(&redacted).unwrap().json(), redacted.json());
         let raw = redact_content(&event_type.into(), content, rules);
         assert_eq!(raw.get(), expected);
+    }
+
+    #[test]
+    fn a_damaged_event_is_an_error_and_no_panic() {
+        let pdu = pdu_with_content(&RoomVersionId::V11, "m.room.message", r#"{"body":"x"}"#);
+        let json = pdu.json().replace(r#""x""#, "1.5");
+        let damaged =
+            Pdu::from_stored(pdu.room_id().clone(), pdu.event_id().clone(), json, pdu.rules()).unwrap();
+        redact(&damaged).unwrap_err();
+        damaged.reference_hash().unwrap_err();
     }
 
     #[test]

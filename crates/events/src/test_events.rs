@@ -119,8 +119,9 @@ impl TestRoom {
     /// Builds an event behind a fork without adding it anywhere.
     pub fn build(&self, fork: &Fork, template: EventTemplate) -> Pdu {
         let auth_events = auth_events_for(&template, self.rules, self.lookup(&fork.state)).unwrap();
-        let references =
-            |events: &[Arc<Pdu>]| events.iter().map(|event| EventReference::to(event)).collect::<Vec<_>>();
+        let references = |events: &[Arc<Pdu>]| {
+            events.iter().map(|event| EventReference::to(event).unwrap()).collect::<Vec<_>>()
+        };
         let context = EventContext {
             rules: self.rules,
             room_id: self.room_id.as_deref(),

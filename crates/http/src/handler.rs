@@ -11,7 +11,7 @@ use ruma::api::{IncomingRequest, IncomingRequestExt as _};
 
 use crate::{
     error::ApiError,
-    request::{RawRequest, RequestHead},
+    request::{RawRequest, RequestHead, check_is_object},
     response::{Answer, RawResponse},
 };
 
@@ -32,8 +32,12 @@ pub trait Caller<S>: Sized {
 /// The endpoint's paths and its method come from the request's type. Authentication comes before the body is
 /// looked at, so that a stranger learns nothing from our parser.
 ///
-/// The future runs on the shared runtime. Where the client goes away, a `GET` is dropped at its next await point
-/// while anything else runs to its end: a half-done write is nobody's wish.
+/// The future is polled once on the listener's thread and, if it has to wait, goes on as a task of the shared
+/// runtime. A handler that computes for more than a millisecond gives that to a pool, or calls
+/// `tokio::task::yield_now` first, so that it does not hold up the thread's other connections.
+///
+/// Where the client goes away, a `GET` is dropped at its next await point while anything else runs to its end: a
+/// half-done write is nobody's wish.
 pub trait Handler<S, Arguments>: Clone + Send + Sync + 'static {
     /// The request's type.
     type Request: IncomingRequest;
@@ -172,18 +176,5 @@ fn convert<R: IncomingRequest>(head: &RequestHead, path_args: &[String]) -> Resu
             tracing::warn!(endpoint = head.endpoint(), "the conversion of a request panicked");
             Err(ApiError::bad_json("The request could not be understood"))
         }
-    }
-}
-
-/// Bodies are JSON objects (<https://spec.matrix.org/v1.19/client-server-api/#api-standards>), but serde takes an
-/// array for a struct without a word, and what ruma passes on unread may be anything. No body at all is as good as
-/// an empty object: older clients send none where the specification later came to want one.
-fn check_is_object(body: &[u8]) -> Result<(), ApiError> {
-    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        None | Some(b'{') => Ok(()),
-        Some(_) => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-            Ok(_) => Err(ApiError::bad_json("The request's body must be a JSON object")),
-            Err(error) => Err(ApiError::from_json(&error)),
-        },
     }
 }

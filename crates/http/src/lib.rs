@@ -8,17 +8,28 @@
 mod drain;
 mod error;
 mod handler;
+mod health;
+mod limits;
+mod observe;
 mod rate_limit;
 mod request;
 mod response;
+mod router;
 mod routes;
+mod server;
 
 pub use self::{
     drain::Draining,
     error::ApiError,
     handler::{Caller, Handler, RawHandler},
+    health::{Condition, Readiness, health_routes, metrics_routes},
     rate_limit::{RateLimit, RateLimiter, RetryAfter},
     request::{RawRequest, RequestHead},
     response::{Answer, JsonBody, RawResponse},
-    routes::{Mounted, Router, Routes},
+    router::Router,
+    routes::{Mounted, Routes},
+    server::{
+        Bind, Listener, Resource, RunningServer, ServedResource, Server, ServerOptions, StartError, TlsError,
+        TlsFiles,
+    },
 };

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use ruma::api::error::ErrorKind;
 use serde::de::DeserializeOwned;
 
-use crate::{drain::Draining, error::ApiError};
+use crate::{drain::Draining, error::ApiError, router::Route};
 
 /// Everything about a request but its meaning. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +35,22 @@ pub(crate) struct Inner {
 impl RequestHead {
     pub(crate) fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// For requests that did not come through a listener.
+    pub(crate) fn of(request: http::Request<impl Into<Bytes>>, route: &Route) -> Self {
+        let (parts, body) = request.into_parts();
+        Self::new(Inner {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body: body.into(),
+            remote_addr: None,
+            arrived: Instant::now(),
+            endpoint: route.endpoint.name().clone(),
+            draining: Draining::default(),
+            any_body: route.any_body,
+        })
     }
 
     /// The method; `HEAD` requests reach the handlers of `GET`.
@@ -174,10 +190,25 @@ impl RawRequest {
         self.head.body()
     }
 
-    /// The body as JSON; the error has the errcode that the specification wants. An empty body is read as `{}`.
+    /// The body as a JSON object; the error has the errcode that the specification wants. An empty body is read as
+    /// `{}`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        check_is_object(self.body())?;
         let body: &[u8] = if self.body().is_empty() { b"{}" } else { self.body() };
         serde_json::from_slice(body).map_err(|error| ApiError::from_json(&error))
+    }
+}
+
+/// Bodies are JSON objects (<https://spec.matrix.org/v1.19/client-server-api/#api-standards>), but serde takes an
+/// array for a struct without a word, and what ruma passes on unread may be anything. No body at all is as good as
+/// an empty object: older clients send none where the specification later came to want one.
+pub(crate) fn check_is_object(body: &[u8]) -> Result<(), ApiError> {
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None | Some(b'{') => Ok(()),
+        Some(_) => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+            Ok(_) => Err(ApiError::bad_json("The request's body must be a JSON object")),
+            Err(error) => Err(ApiError::from_json(&error)),
+        },
     }
 }
 

@@ -1,19 +1,14 @@
-//! Which handler serves which path, and the look-up.
+//! Which handler serves which path.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc};
 
-use bytes::Bytes;
 use http::Method;
-use myelin_routing::Operation;
-use percent_encoding::percent_decode_str;
 use ruma::api::{Metadata as _, path_builder::PathBuilder as _};
 
 use crate::{
-    drain::Draining,
-    error::ApiError,
     handler::{BoxHandler, Handler, RawHandler, erase, erase_raw},
-    request::{Inner, RequestHead},
-    response::RawResponse,
+    observe::Endpoint,
+    router::{Route, Router, numbered, parameter},
 };
 
 /// Paths of before the specification had releases, which old clients still use, and what they became.
@@ -60,17 +55,6 @@ pub struct Mounted {
     route: Route,
 }
 
-/// What the router finds.
-#[derive(Clone)]
-pub(crate) struct Route {
-    pub handler: BoxHandler,
-    /// The operation's name in metrics and logs.
-    pub endpoint: Arc<str>,
-    pub body_limit: Option<usize>,
-    pub long_poll: bool,
-    pub any_body: bool,
-}
-
 impl Mounted {
     /// This endpoint's requests may wait for tens of seconds. They count against the limit of waiting requests
     /// rather than of working ones, are dropped when the client leaves whatever their method, and should watch
@@ -89,6 +73,12 @@ impl Mounted {
     /// The body need not be a JSON object, for uploads. What [`Routes::add_raw`] adds is never looked into.
     pub fn any_body(&mut self) -> &mut Self {
         self.route.any_body = true;
+        self
+    }
+
+    /// Requests are counted but not logged: probes come every few seconds and say nothing.
+    pub fn quiet(&mut self) -> &mut Self {
+        self.route.endpoint = Arc::new(Endpoint::new(self.route.endpoint.name().clone(), true));
         self
     }
 
@@ -113,7 +103,13 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<S, A>,
     {
         let method = H::Request::METHOD;
-        let known: BTreeSet<&'static str> = H::Request::PATH_BUILDER.all_paths().collect();
+        // Oldest first, and sometimes the same twice.
+        let mut known: Vec<&'static str> = Vec::new();
+        for path in H::Request::PATH_BUILDER.all_paths() {
+            if !known.contains(&path) {
+                known.push(path);
+            }
+        }
         let endpoint = endpoint_name(&method, &known);
         let mut paths: Vec<Cow<'static, str>> = known.iter().copied().map(Cow::Borrowed).collect();
         for (newer, older) in OLD_PREFIXES {
@@ -130,7 +126,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: RawHandler<S, A>,
     {
         let names = parameter_names(path);
-        let endpoint = endpoint_name(&method, &BTreeSet::from([path]));
+        let endpoint = endpoint_name(&method, &[path]);
         let handler = erase_raw(self.state.clone(), names, handler);
         self.mount(method, vec![Cow::Borrowed(path)], endpoint, handler)
     }
@@ -150,6 +146,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         endpoint: Arc<str>,
         handler: BoxHandler,
     ) -> &mut Mounted {
+        let endpoint = Arc::new(Endpoint::new(endpoint, false));
         let route = Route { handler, endpoint, body_limit: None, long_poll: false, any_body: false };
         self.mounted.push(Mounted { method, paths, route });
         self.mounted.last_mut().expect("it was just pushed")
@@ -179,131 +176,18 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 }
 
 /// The operation's name if the specification has it, else its newest path.
-fn endpoint_name(method: &Method, paths: &BTreeSet<&'static str>) -> Arc<str> {
+fn endpoint_name(method: &Method, paths: &[&'static str]) -> Arc<str> {
     let operation = paths.iter().find_map(|path| myelin_routing::find(method, path));
-    let path = || paths.last().copied().unwrap_or_default();
-    operation.map_or_else(path, |operation: &Operation| operation.name.as_str()).into()
+    let newest = || paths.last().copied().unwrap_or_default();
+    operation.map_or_else(newest, |operation| operation.name.as_str()).into()
 }
 
 fn parameter_names(path: &str) -> Vec<Arc<str>> {
     path.split('/').filter_map(parameter).map(|name| Arc::from(name.trim_start_matches('*'))).collect()
 }
 
-fn parameter(segment: &str) -> Option<&str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
-}
-
-/// The path with its parameters numbered: the router refuses two names for the same place.
-fn numbered(path: &str) -> String {
-    let mut number = 0;
-    let segments = path.split('/').map(|segment| match parameter(segment) {
-        Some(name) => {
-            number += 1;
-            let star = if name.starts_with('*') { "*" } else { "" };
-            Cow::Owned(format!("{{{star}p{number}}}"))
-        }
-        None => Cow::Borrowed(segment),
-    });
-    segments.collect::<Vec<_>>().join("/")
-}
-
 fn same_pattern(one: &str, other: &str) -> bool {
     numbered(one) == numbered(other)
-}
-
-/// The look-up table of one API: method and raw path → handler.
-#[derive(Clone, Default)]
-pub struct Router {
-    /// A table per method, because a path that is literal for one may be a parameter's for another:
-    /// `GET /profile/{userId}/displayname` and `DELETE /profile/{userId}/{keyName}`.
-    methods: Vec<(Method, matchit::Router<Arc<Route>>)>,
-    patterns: BTreeSet<(String, String)>,
-}
-
-/// Where a request goes.
-pub(crate) enum Destination<'r> {
-    Route(&'r Arc<Route>, Vec<String>),
-    /// The path is served, but not with this method.
-    WrongMethod,
-    Unknown,
-}
-
-impl Router {
-    fn insert(&mut self, method: &Method, path: &str, route: &Arc<Route>) {
-        let pattern = numbered(path);
-        let index = self.methods.iter().position(|(known, _)| known == method).unwrap_or_else(|| {
-            self.methods.push((method.clone(), matchit::Router::new()));
-            self.methods.len() - 1
-        });
-        if let Err(error) = self.methods[index].1.insert(pattern.clone(), route.clone()) {
-            panic!("{method} {path} ({}) can't be mounted: {error}", route.endpoint);
-        }
-        self.patterns.insert((pattern, method.to_string()));
-    }
-
-    fn knows_pattern(&self, path: &str) -> bool {
-        let pattern = numbered(path);
-        self.patterns.iter().any(|(known, _)| *known == pattern)
-    }
-
-    /// Whether anything is mounted for this method under this path. `path` may be a pattern.
-    pub fn serves(&self, method: &Method, path: &str) -> bool {
-        matches!(self.find(method, path), Ok(Destination::Route(..)))
-    }
-
-    /// Every path that is mounted, its parameters numbered, with the method: for tests and generated proxy rules.
-    pub fn patterns(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.patterns.iter().map(|(pattern, method)| (method.as_str(), pattern.as_str()))
-    }
-
-    /// Finds the route. The error is a path whose arguments are not UTF-8.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Result<Destination<'_>, ApiError> {
-        let wanted = if method == Method::HEAD { &Method::GET } else { method };
-        let table = self.methods.iter().find(|(known, _)| known == wanted);
-        if let Some(found) = table.and_then(|(_, table)| table.at(path).ok()) {
-            let path_args = found.params.iter().map(|(_, raw)| decode(raw)).collect::<Result<_, _>>()?;
-            return Ok(Destination::Route(found.value, path_args));
-        }
-        if self.methods.iter().any(|(_, table)| table.at(path).is_ok()) {
-            return Ok(Destination::WrongMethod);
-        }
-        Ok(Destination::Unknown)
-    }
-}
-
-fn decode(raw: &str) -> Result<String, ApiError> {
-    match percent_decode_str(raw).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(ApiError::invalid_param("A part of the path is not UTF-8")),
-    }
-}
-
-impl Router {
-    /// Serves one request in this process, without a listener: for tests, and for requests that one part of a daemon
-    /// makes to another.
-    pub async fn call(&self, request: http::Request<impl Into<Bytes>>) -> RawResponse {
-        let (parts, body) = request.into_parts();
-        let answer = match self.find(&parts.method, parts.uri.path()) {
-            Ok(Destination::Route(route, path_args)) => {
-                let head = RequestHead::new(Inner {
-                    method: parts.method,
-                    uri: parts.uri,
-                    headers: parts.headers,
-                    body: body.into(),
-                    remote_addr: None,
-                    arrived: Instant::now(),
-                    endpoint: route.endpoint.clone(),
-                    draining: Draining::default(),
-                    any_body: route.any_body,
-                });
-                (route.handler)(head, path_args).await
-            }
-            Ok(Destination::WrongMethod) => Err(ApiError::wrong_method()),
-            Ok(Destination::Unknown) => Err(ApiError::unrecognized()),
-            Err(error) => Err(error),
-        };
-        answer.unwrap_or_else(ApiError::into_response)
-    }
 }
 
 #[cfg(test)]
@@ -320,7 +204,7 @@ mod tests {
     use serde_json::{Value as JsonValue, json};
 
     use super::*;
-    use crate::{Caller, RawRequest, RequestHead};
+    use crate::{ApiError, Caller, RawRequest, RawResponse, RequestHead};
 
     #[derive(Clone)]
     struct App;
@@ -437,8 +321,8 @@ mod tests {
         check(
             Method::POST,
             "/_synapse/a%20b/x/c/d%2Fe",
-            "[1]",
-            json!({ "one": "a b", "rest": "c/d/e", "body": [1] }),
+            r#"{"n": 1}"#,
+            json!({ "one": "a b", "rest": "c/d/e", "body": { "n": 1 } }),
         )
         .await;
         check(Method::DELETE, "/_matrix/client/v3/profile/@a:b.c/displayname", "", json!({})).await;
@@ -486,6 +370,24 @@ mod tests {
         )
         .await;
         check(Method::POST, "/_synapse/a/x/b", token, "{", 400, "M_NOT_JSON").await;
+        check(Method::POST, "/_synapse/a/x/b", token, "[]", 400, "M_BAD_JSON").await;
+    }
+
+    #[tokio::test]
+    async fn every_operation_of_the_specification_is_served_or_unrecognized() {
+        let router = router();
+        let mut served = 0;
+        for operation in myelin_routing::operations() {
+            if router.serves(&operation.method, operation.path) {
+                served += 1;
+                continue;
+            }
+            let (status, json) = ask(operation.method.clone(), operation.path, Some("alice"), "{}").await;
+            assert!(matches!(status.as_u16(), 404 | 405), "{}: {status}", operation.name);
+            assert_eq!(json["errcode"], "M_UNRECOGNIZED", "{}", operation.name);
+        }
+        // whoami, login, setRoomTag, getRoomStateWithKey and two of profiles.
+        assert_eq!(served, 6);
     }
 
     #[test]

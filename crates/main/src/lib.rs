@@ -1,1 +1,152 @@
 //! The main process: everything which no worker was given.
+//!
+//! [`run`] is the order of its start: configuration, logs, PostgreSQL, migrations, registration, listeners, ready. The
+//! parts themselves are other crates; here they are put together, and taken apart again when the process ends.
+
+mod failure;
+mod listeners;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+pub use failure::Failure;
+use myelin_client_api::{App, Services};
+use myelin_config::Config;
+use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
+use myelin_http::{Draining, Resource, RunningServer, Server, ServerOptions, health_routes, metrics_routes};
+use myelin_leases::Session;
+use myelin_storage::{Database, DatabaseOptions, migrate, query_one};
+use myelin_telemetry::{LogConfig, Telemetry};
+use tracing::{error, info, warn};
+
+/// How long PostgreSQL may take to answer at the start.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a former process of the same name may take to end.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(15);
+/// How often the database is asked whether it answers, and how long it may take.
+const DATABASE_CHECK: Duration = Duration::from_secs(2);
+/// The streams that this process may write.
+const STREAMS: [&str; 7] =
+    ["events", "account_data", "receipts", "presence", "push_rules", "to_device", "device_lists"];
+
+/// Runs the process until it is told to stop.
+///
+/// # Errors
+/// With what was wrong and the exit code that says so to a service manager.
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Fails only if a provider is installed already, which then is this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (config, warnings) = myelin_config::load(&arguments.config_path).map_err(Failure::configuration)?;
+    let log_config = LogConfig::load(config.logging.log_config.as_deref()).map_err(Failure::configuration)?;
+    listeners::check(&config).map_err(Failure::configuration)?;
+    if arguments.check_config {
+        return failure::print_warnings(&warnings);
+    }
+    let telemetry = Telemetry::start(&log_config).map_err(Failure::configuration)?;
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    for warning in &log_config.warnings {
+        warn!("log_config: {warning}");
+    }
+    info!(server_name = %config.server.server_name, version = env!("CARGO_PKG_VERSION"), "starting");
+    serve(&config, &telemetry).await
+}
+
+async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
+    let readiness = Readiness::default();
+    let answering = readiness.condition("database");
+    let registered = readiness.condition("registered");
+
+    let database = connect(config).await.map_err(Failure::of(Exit::Database))?;
+    let process = config.process();
+    let session = Session::register(database.clone(), &process.name, &STREAMS, PREDECESSOR_PATIENCE)
+        .await
+        .map_err(Failure::of(Exit::Database))?;
+    registered.set(true);
+    tokio::spawn(watch_database(database, answering));
+
+    let app = App::new(Services {
+        public_baseurl: config.server.public_baseurl.clone(),
+        extra_well_known_client_content: config
+            .server
+            .extra_well_known_client_content
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    });
+    let mut server = Server::new(ServerOptions::default(), Draining::default());
+    server.mount(Resource::Health, health_routes(move || conditions(&readiness)));
+    server.mount(Resource::Metrics, metrics_routes(telemetry.renderer()));
+    server.mount(Resource::Client, myelin_client_api::routes(app).build());
+    let server = server.start(&listeners::compose(config)).map_err(Failure::of(Exit::Listener))?;
+    let _pid_file = failure::PidFile::write(config.server.pid_file.as_deref())
+        .context("writing the pid file")
+        .map_err(Failure::of(Exit::Failed))?;
+    notify_ready();
+    info!("ready");
+
+    let replaced = tokio::select! {
+        stopped = until_stopped(|| reload(config, telemetry, &server)) => {
+            stopped.map_err(Failure::of(Exit::Failed))?;
+            false
+        }
+        () = session.lost() => true,
+    };
+    notify_stopping();
+    if !server.stop().await {
+        warn!("some requests were cut off");
+    }
+    if replaced {
+        return Err(Failure::replaced());
+    }
+    if let Err(error) = session.release().await {
+        warn!(%error, "the registration could not be given back; it runs out by itself");
+    }
+    info!("stopped");
+    Ok(())
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Database> {
+    let options = DatabaseOptions {
+        postgres: config.database.to_postgres(),
+        tls: None,
+        max_connections: usize::try_from(config.database.args.cp_max).unwrap_or(usize::MAX),
+        wait_timeout: Duration::from_secs(config.database.args.connect_timeout.into()),
+    };
+    let database =
+        Database::connect(options, DATABASE_PATIENCE).await.context("PostgreSQL can't be reached")?;
+    migrate(&database).await?;
+    Ok(database)
+}
+
+fn conditions(readiness: &Readiness) -> Vec<myelin_http::Condition> {
+    let conditions = readiness.conditions().into_iter();
+    conditions.map(|(name, met)| myelin_http::Condition { name, met }).collect()
+}
+
+/// Keeps the condition true to whether the database answers.
+async fn watch_database(database: Database, answering: Condition) {
+    loop {
+        let ask = async {
+            let client = database.get().await?;
+            query_one(&client, "SELECT 1", &[]).await
+        };
+        let answers = matches!(tokio::time::timeout(DATABASE_CHECK, ask).await, Ok(Ok(_)));
+        answering.set(answers);
+        tokio::time::sleep(DATABASE_CHECK).await;
+    }
+}
+
+/// Takes up the log levels and the certificates as their files are now.
+fn reload(config: &Config, telemetry: &Telemetry, server: &RunningServer) {
+    let reloaded = LogConfig::load(config.logging.log_config.as_deref())
+        .map_err(anyhow::Error::from)
+        .and_then(|log_config| Ok(telemetry.reload(&log_config)?));
+    if let Err(error) = reloaded {
+        error!(%error, "the log levels stay as they are");
+    }
+    if let Err(error) = server.reload() {
+        error!(%error, "a certificate stays as it is");
+    }
+}

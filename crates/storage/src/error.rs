@@ -29,6 +29,12 @@ impl StorageError {
         let Self::Postgres(error) = self else { return false };
         error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION)
     }
+
+    /// Whether a text held what PostgreSQL can't store: the character U+0000. It then came from outside.
+    pub fn is_unstorable_text(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.code() == Some(&tokio_postgres::error::SqlState::CHARACTER_NOT_IN_REPERTOIRE)
+    }
 }
 
 /// tokio-postgres prints "db error" for what the server said; operators need the server's words.

@@ -78,6 +78,11 @@ impl Position {
         self.ahead.iter().map(|(_, id)| *id).max().unwrap_or(self.minimum)
     }
 
+    /// The writers of whom more has been seen than [`Position::minimum`], and up to where.
+    pub fn ahead(&self) -> impl Iterator<Item = (WriterId, StreamId)> + '_ {
+        self.ahead.iter().copied()
+    }
+
     /// Up to where `writer`'s rows have been seen.
     pub fn of(&self, writer: WriterId) -> StreamId {
         match self.ahead.binary_search_by_key(&writer, |(writer, _)| *writer) {

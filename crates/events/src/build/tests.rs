@@ -115,3 +115,28 @@ fn another_server_can_add_its_signature() {
     assert!(signed.json().contains(r#""two.test":{"ed25519:other""#));
     check_received(signed.json(), signed.rules(), &keys()).unwrap();
 }
+
+/// The event signing [test vectors](https://spec.matrix.org/v1.19/appendices/#event-signing).
+#[test]
+fn events_are_signed_as_the_test_vectors_of_the_specification() {
+    let key = ServerSigningKey::parse("ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1").unwrap();
+    let rules = rules(&RoomVersionId::V1).unwrap();
+    for (json, hash, signature) in [
+        (
+            r#"{"room_id":"!x:domain","sender":"@a:domain","origin":"domain","origin_server_ts":1000000,"signatures":{},"hashes":{},"type":"X","content":{},"prev_events":[],"auth_events":[],"depth":3,"unsigned":{"age_ts":1000000}}"#,
+            "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos",
+            "KxwGjPSDEtvnFgU00fwFz+l6d2pJM6XBIaMEn81SXPTRl16AqLAYqfIReFGZlHi5KLjAWbOoMszkwsQma+lYAg",
+        ),
+        (
+            r#"{"content":{"body":"Here is the message content"},"event_id":"$0:domain","origin":"domain","origin_server_ts":1000000,"type":"m.room.message","room_id":"!r:domain","sender":"@u:domain","signatures":{},"unsigned":{"age_ts":1000000}}"#,
+            "onLKD1bGljeBWQhWZ1kaP9SorVmRQNdN5aM2JYU2n/g",
+            "Wm+VzmOUOz08Ds+0NTWb1d4CZrVsJSikkeRxh6aCcUwu6pNC78FunoD7KNWzqFn241eYHYMGCA5McEiVPdhzBA",
+        ),
+    ] {
+        let mut object = EventObject::parse(json, rules).unwrap();
+        hash_and_sign(&mut object, rules, ruma::server_name!("domain"), &key).unwrap();
+        let signed: serde_json::Value = serde_json::from_str(&object.to_json()).unwrap();
+        assert_eq!(signed["hashes"]["sha256"], hash);
+        assert_eq!(signed["signatures"]["domain"]["ed25519:1"], signature);
+    }
+}

@@ -62,7 +62,7 @@ pub(super) fn room_id(
     RoomId::parse(id).map_err(|error| invalid("room_id", &error))
 }
 
-/// The room that an `m.room.create` event [of room version 12](https://spec.matrix.org/v1.19/rooms/v12/#room-ids) makes.
+/// The room that an `m.room.create` event [of room version 12](https://spec.matrix.org/v1.19/appendices/#room-ids) makes.
 pub(crate) fn room_id_of_create_event(event_id: &EventId) -> OwnedRoomId {
     let hash = event_id.as_str().trim_start_matches('$');
     RoomId::parse(format!("!{hash}")).expect("the hash in an event id makes a valid room id")

@@ -1,0 +1,78 @@
+//! What the service is made of.
+
+use std::{fmt, sync::Arc};
+
+use myelin_storage::{Client, Database, Result, accounts::users};
+use myelin_types::Clock;
+use ruma::{ServerName, UserId};
+
+use crate::{
+    AccountsConfig, TokenHash, User, last_seen::Sightings, password::Passwords, token_cache::TokenCache,
+};
+
+/// Users, their sessions and tokens, passwords, registration and profiles. Clones are the same service.
+///
+/// Its background work is [`Accounts::run`], which a process starts once.
+#[derive(Clone)]
+pub struct Accounts(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub config: AccountsConfig,
+    pub clock: Clock,
+    pub database: Database,
+    pub tokens: TokenCache,
+    pub passwords: Passwords,
+    pub sightings: Sightings,
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts").field("server_name", &self.0.config.server_name).finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    /// The service over a database that is migrated.
+    pub fn new(config: AccountsConfig, database: Database, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            tokens: TokenCache::new(config.token_cache_capacity),
+            passwords: Passwords::new(&config),
+            sightings: Sightings::default(),
+            config,
+            clock,
+            database,
+        }))
+    }
+
+    /// The server's name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.config.server_name
+    }
+
+    /// Whether the user is one of this server; says nothing about whether they exist.
+    pub fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.server_name()
+    }
+
+    /// A user's account.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn user(&self, user: &UserId) -> Result<Option<User>> {
+        users::get_user(&self.db().await?, user).await
+    }
+
+    /// Drops access tokens from the cache, after they were revoked or their user changed. Functions of this crate do so
+    /// themselves; this is for deletions in a transaction of the caller's, and for notices of other processes.
+    pub fn forget_tokens(&self, tokens: &[TokenHash]) {
+        self.0.tokens.forget(tokens);
+    }
+
+    pub(crate) async fn db(&self) -> Result<Client> {
+        self.0.database.get().await
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.0.clock.now()
+    }
+}

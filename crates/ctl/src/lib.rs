@@ -1,1 +1,0 @@
-//! myelin-ctl: configuration, keys, users and the fleet.

@@ -1,0 +1,301 @@
+//! Messages to devices ([spec](https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging)).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use myelin_replication::{Batch, Feed, Stamped, StreamWriter, WriteError};
+use myelin_storage::{Database, StorageError, device_keys, to_device};
+use myelin_types::{Clock, Position};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{
+    DeviceId, OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId, to_device::DeviceIdOrAllDevices,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{SenderTransaction, ToDeviceRow, ToDeviceStream, stream};
+
+/// Devices whose newest message is remembered.
+const CAPACITY: usize = 20_000;
+/// How long a client may repeat a request.
+const TRANSACTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Transactions that are forgotten in one statement.
+const PRUNE_ROWS: i64 = 5000;
+
+/// Why messages were not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ToDeviceError {
+    /// The content of a message is not an object.
+    #[error("The content of a message must be an object")]
+    Malformed,
+    /// Nothing was written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The database failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A request to send messages, all of one type.
+#[derive(Clone, Debug)]
+pub struct SendToDevice {
+    /// Who sends.
+    pub sender: OwnedUserId,
+    /// The sending device and its transaction id. `None`: this is never a repetition.
+    pub transaction: Option<(OwnedDeviceId, OwnedTransactionId)>,
+    /// The event type.
+    pub event_type: String,
+    /// The content for each device of local users; those who don't exist get nothing.
+    pub messages: BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Box<RawValue>>>,
+}
+
+/// A message as its device gets it; serializes to the event of
+/// [`/sync`](https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync).
+#[derive(Clone, Debug, Serialize)]
+pub struct ToDeviceMessage {
+    /// The content.
+    pub content: Box<RawValue>,
+    /// Who sent it.
+    pub sender: OwnedUserId,
+    /// The event type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+}
+
+/// What a device gets.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// The messages, oldest first.
+    pub messages: Vec<ToDeviceMessage>,
+    /// The position to put into the token: it covers these messages, and not those that were left for later.
+    pub position: Position,
+}
+
+/// The messages that wait for their devices. Clones are the same.
+#[derive(Clone)]
+pub struct ToDevice(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    clock: Clock,
+    feed: Feed<ToDeviceStream>,
+    writer: StreamWriter<ToDeviceStream>,
+    hints: Arc<Hints>,
+}
+
+/// What is known of the inboxes of devices that were asked for lately.
+struct Hints(Cache<(OwnedUserId, OwnedDeviceId), Arc<Mutex<Hint>>>);
+
+#[derive(Default)]
+struct Hint {
+    /// The database was asked; before that, only what came since is noted.
+    loaded: bool,
+    /// Covers every message that is in the inbox.
+    newest: Position,
+    /// Up to here everything was deleted.
+    deleted: Position,
+}
+
+impl std::fmt::Debug for ToDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ToDevice").field("feed", &self.0.feed).finish_non_exhaustive()
+    }
+}
+
+impl ToDevice {
+    /// The messages in `database`. `feed` was opened just before.
+    pub fn new(
+        database: Database,
+        clock: Clock,
+        feed: Feed<ToDeviceStream>,
+        writer: StreamWriter<ToDeviceStream>,
+    ) -> Self {
+        let hints = Arc::new(Hints(Cache::new(CAPACITY)));
+        let sink = hints.clone();
+        feed.subscribe(move |batch| sink.apply(batch));
+        Self(Arc::new(Inner { database, clock, feed, writer, hints }))
+    }
+
+    /// The stream of messages, to wait for it or to be told.
+    pub fn feed(&self) -> &Feed<ToDeviceStream> {
+        &self.0.feed
+    }
+
+    /// Sends messages. A request that was sent already, by the device's transaction id, does nothing.
+    ///
+    /// # Errors
+    /// If it could not be written; nobody gets anything then.
+    pub async fn send(&self, request: SendToDevice) -> Result<(), ToDeviceError> {
+        let mut rows = self.rows(&request).await?;
+        let Some(first) = rows.first_mut() else { return Ok(()) };
+        first.transaction = request.transaction.map(|(device_id, txn_id)| SenderTransaction {
+            device_id,
+            txn_id,
+            sent_ts: self.0.clock.now(),
+        });
+        match self.0.writer.append(rows).await {
+            Err(WriteError::Storage(error)) if error.is_unique_violation() => Ok(()),
+            outcome => Ok(outcome.map(|_| ())?),
+        }
+    }
+
+    /// A row for each device that gets something.
+    async fn rows(&self, request: &SendToDevice) -> Result<Vec<ToDeviceRow>, ToDeviceError> {
+        let mut contents = request.messages.values().flat_map(BTreeMap::values);
+        if contents.any(|content| !content.get().starts_with('{')) {
+            return Err(ToDeviceError::Malformed);
+        }
+        let user_ids: Vec<&str> = request.messages.keys().map(|user_id| user_id.as_str()).collect();
+        let client = self.0.database.get().await?;
+        let devices = device_keys::list_devices_of(&client, &user_ids).await?;
+        drop(client);
+        let devices: BTreeSet<(String, String)> = devices.into_iter().collect();
+        let event_type: Arc<str> = request.event_type.as_str().into();
+        let mut rows = Vec::new();
+        for (user_id, messages) in &request.messages {
+            let row = |device_id: OwnedDeviceId, content: &Arc<str>| ToDeviceRow {
+                user_id: user_id.clone(),
+                device_id,
+                sender: request.sender.clone(),
+                event_type: event_type.clone(),
+                content: content.clone(),
+                transaction: None,
+            };
+            for (target, content) in messages {
+                let content: Arc<str> = content.get().into();
+                match target {
+                    DeviceIdOrAllDevices::DeviceId(id) => {
+                        if devices.contains(&(user_id.to_string(), id.to_string())) {
+                            rows.push(row(id.clone(), &content));
+                        }
+                    }
+                    DeviceIdOrAllDevices::AllDevices => {
+                        let own = devices.iter().filter(|(owner, _)| *user_id == owner.as_str());
+                        rows.extend(own.map(|(_, id)| row(id.as_str().into(), &content)));
+                    }
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The messages of a device after `since` and up to `upto`, at most `limit`. No query if there are none, for a
+    /// device that was asked for lately.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn messages_for(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        since: &Position,
+        upto: &Position,
+        limit: u16,
+    ) -> Result<Inbox, ToDeviceError> {
+        let hint = self.hint(user_id, device_id).await?;
+        if since.covers_all(&hint.lock().newest) || since.covers_all(upto) {
+            return Ok(Inbox { messages: Vec::new(), position: upto.clone() });
+        }
+        let client = self.0.database.get().await?;
+        let (user, device) = (user_id.as_str(), device_id.as_str());
+        let rows = to_device::list_messages(&client, user, device, since, upto, i64::from(limit)).await?;
+        drop(client);
+        let mut position = upto.clone();
+        if let Some(last) = rows.last().filter(|_| rows.len() >= usize::from(limit)) {
+            // There may be more: the token covers what was delivered, and of each writer no more than that.
+            position = since.clone();
+            position.advance_all(last.stream_id.min(upto.minimum()));
+            rows.iter().for_each(|row| position.advance(row.writer, row.stream_id));
+        }
+        let messages = rows
+            .into_iter()
+            .map(|row| {
+                let content = RawValue::from_string(row.content)
+                    .map_err(|error| StorageError::Inconsistent(format!("a to-device message: {error}")))?;
+                Ok(ToDeviceMessage {
+                    content,
+                    sender: stream::user_id(&row.sender)?,
+                    event_type: row.event_type,
+                })
+            })
+            .collect::<Result<_, StorageError>>()?;
+        Ok(Inbox { messages, position })
+    }
+
+    /// Deletes the messages that a device has confirmed by coming back with a token that holds `position`. No query
+    /// if there are none, for a device that was asked for lately.
+    ///
+    /// # Errors
+    /// If the database fails; the messages stay.
+    pub async fn delete_up_to(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        position: &Position,
+    ) -> Result<(), ToDeviceError> {
+        let hint = self.hint(user_id, device_id).await?;
+        {
+            let hint = hint.lock();
+            if hint.deleted.covers_all(&hint.newest) || hint.deleted.covers_all(position) {
+                return Ok(());
+            }
+        }
+        let client = self.0.database.get().await?;
+        to_device::delete_messages(&client, user_id.as_str(), device_id.as_str(), position).await?;
+        let mut hint = hint.lock();
+        hint.deleted.advance_all(position.minimum());
+        position.ahead().for_each(|(writer, id)| hint.deleted.advance(writer, id));
+        Ok(())
+    }
+
+    /// Forgets transaction ids that no client will repeat any more. To be called now and then; a call does a bounded
+    /// amount of work and gives whether there is more.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn prune_transactions(&self) -> Result<bool, StorageError> {
+        let life = u64::try_from(TRANSACTION_LIFE.as_millis()).unwrap_or(u64::MAX);
+        let oldest = i64::try_from(self.0.clock.now().saturating_sub(life)).unwrap_or(i64::MAX);
+        let client = self.0.database.get().await?;
+        let pruned = to_device::delete_transactions_before(&client, oldest, PRUNE_ROWS).await?;
+        Ok(i64::try_from(pruned).is_ok_and(|pruned| pruned >= PRUNE_ROWS))
+    }
+
+    /// What is known of a device's inbox, having asked the database if nothing was.
+    async fn hint(&self, user_id: &UserId, device_id: &DeviceId) -> Result<Arc<Mutex<Hint>>, StorageError> {
+        let key = (user_id.to_owned(), device_id.to_owned());
+        // The hint is there before we read: what the stream brings meanwhile is not lost.
+        let hint =
+            self.0.hints.0.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        let hint: Arc<Mutex<Hint>> = hint.unwrap_or_else(|never| match never {});
+        if hint.lock().loaded {
+            return Ok(hint);
+        }
+        let client = self.0.database.get().await?;
+        let newest = to_device::newest_messages(&client, user_id.as_str(), device_id.as_str()).await?;
+        drop(client);
+        let mut known = hint.lock();
+        newest.into_iter().for_each(|(writer, id)| known.newest.advance(writer, id));
+        known.loaded = true;
+        drop(known);
+        Ok(hint)
+    }
+}
+
+impl Hints {
+    fn apply(&self, batch: &Batch<'_, ToDeviceRow>) {
+        for Stamped { id, writer, row } in batch.rows {
+            // Devices that nobody asked for here are not worth a place.
+            if let Some(hint) = self.0.get(&(row.user_id.clone(), row.device_id.clone())) {
+                hint.lock().newest.advance(*writer, *id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,448 @@
+//! Presence: who is here, as told by their requests and by themselves.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError};
+use myelin_storage::{Client, Database, Result, StorageError, Transaction, presence as table};
+use myelin_types::{Clock, MillisSinceEpoch, Position, WriterId};
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId, presence::PresenceState};
+use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
+use tracing::warn;
+
+/// How often it is looked at who went away.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Another process's word counts for this long before a user who is seen here is said to be here.
+const TAKE_OVER_MS: u64 = 25_000;
+/// Users whose presence is remembered at most; others are asked of the database.
+const MAX_REMEMBERED: usize = 50_000;
+
+/// When users count as away.
+#[derive(Clone, Copy, Debug)]
+pub struct PresenceOptions {
+    /// Whether presence is tracked at all (`presence.enabled`).
+    pub enabled: bool,
+    /// Without any sync for this long a user is offline.
+    pub offline_after: Duration,
+    /// Without any activity for this long a user who syncs is unavailable.
+    pub idle_after: Duration,
+    /// For this long after an activity a user is `currently_active`.
+    pub active_for: Duration,
+}
+
+impl Default for PresenceOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            offline_after: Duration::from_secs(30),
+            idle_after: Duration::from_secs(5 * 60),
+            active_for: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A user's presence, as readers of the stream get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRow {
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// Online, unavailable or offline.
+    pub presence: PresenceState,
+    /// What the user says about it.
+    pub status_msg: Option<String>,
+    /// When the user was last active.
+    pub last_active_ts: MillisSinceEpoch,
+}
+
+/// The stream of presence.
+#[derive(Debug)]
+pub struct PresenceStream;
+
+impl Stream for PresenceStream {
+    const NAME: &'static str = "presence";
+    type Row = PresenceRow;
+
+    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<PresenceRow>]) -> Result<()> {
+        // One statement can't write a user twice; the last one counts.
+        let latest: HashMap<_, _> = rows.iter().map(|stamped| (&stamped.row.user_id, stamped)).collect();
+        let mut rows: Vec<table::Presence> = latest
+            .into_values()
+            .map(|stamped| table::Presence {
+                user_id: stamped.row.user_id.to_string(),
+                presence: to_column(&stamped.row.presence),
+                status_msg: stamped.row.status_msg.clone(),
+                last_active_ts: i64::try_from(stamped.row.last_active_ts).unwrap_or(i64::MAX),
+                stream_id: stamped.id,
+                writer: stamped.writer,
+            })
+            .collect();
+        // Two writers that touch the same rows must do so in the same order.
+        rows.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
+        table::upsert_presence(transaction, &rows).await
+    }
+
+    async fn since(
+        client: &Client,
+        after: &Position,
+        upto: &Position,
+        limit: i64,
+    ) -> Result<Vec<Stamped<PresenceRow>>> {
+        let rows = table::presence_since(client, after.minimum(), upto.maximum(), limit).await?;
+        rows.into_iter()
+            .filter(|row| !after.covers(row.writer, row.stream_id) && upto.covers(row.writer, row.stream_id))
+            .map(from_table)
+            .collect()
+    }
+}
+
+fn to_column(presence: &PresenceState) -> i16 {
+    match presence {
+        PresenceState::Online => 2,
+        PresenceState::Unavailable => 1,
+        _ => 0,
+    }
+}
+
+fn from_table(row: table::Presence) -> Result<Stamped<PresenceRow>> {
+    Ok(Stamped {
+        id: row.stream_id,
+        writer: row.writer,
+        row: PresenceRow {
+            user_id: OwnedUserId::try_from(row.user_id)
+                .map_err(|_| StorageError::Inconsistent("a presence has an invalid user id".to_owned()))?,
+            presence: match row.presence {
+                2 => PresenceState::Online,
+                1 => PresenceState::Unavailable,
+                _ => PresenceState::Offline,
+            },
+            status_msg: row.status_msg,
+            last_active_ts: u64::try_from(row.last_active_ts).unwrap_or_default(),
+        },
+    })
+}
+
+/// Everybody's presence. Clones are the same service.
+///
+/// A user who syncs here is online here; this process says so once, and says when that ends. A sync costs a look-up in
+/// memory, and a row is written only when something changed.
+#[derive(Clone)]
+pub struct Presence(Arc<Inner>);
+
+struct Inner {
+    options: PresenceOptions,
+    clock: Clock,
+    database: Database,
+    feed: Feed<PresenceStream>,
+    writer: StreamWriter<PresenceStream>,
+    me: WriterId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the stream said last, of those who are not offline and of whom we heard lately.
+    known: HashMap<OwnedUserId, Known>,
+    /// Those who sync here.
+    here: HashMap<OwnedUserId, Here>,
+}
+
+#[derive(Clone)]
+struct Known {
+    row: PresenceRow,
+    writer: WriterId,
+    heard: MillisSinceEpoch,
+}
+
+#[derive(Default)]
+struct Here {
+    syncs: usize,
+    last_sync: MillisSinceEpoch,
+    last_active: MillisSinceEpoch,
+    wants: Wants,
+}
+
+/// What the user's clients say with `set_presence`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Wants {
+    #[default]
+    Online,
+    Unavailable,
+}
+
+impl std::fmt::Debug for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presence").field("feed", &self.0.feed).finish_non_exhaustive()
+    }
+}
+
+impl Presence {
+    /// Presence that is written by `writer`, which is `me`, and read from `feed`.
+    ///
+    /// # Errors
+    /// If those who are present can't be read from the database.
+    pub async fn open(
+        options: PresenceOptions,
+        clock: Clock,
+        database: Database,
+        feed: Feed<PresenceStream>,
+        writer: StreamWriter<PresenceStream>,
+        me: WriterId,
+    ) -> Result<Self> {
+        let inner = Arc::new(Inner { options, clock, database, feed, writer, me, state: Mutex::default() });
+        let listener = Arc::downgrade(&inner);
+        inner.feed.subscribe(move |batch| {
+            let Some(inner) = listener.upgrade() else { return };
+            batch.rows.iter().for_each(|stamped| inner.learn(stamped));
+        });
+        let client = inner.database.get().await?;
+        let limit = i64::try_from(MAX_REMEMBERED).unwrap_or(i64::MAX);
+        for row in table::list_present(&client, limit).await? {
+            let stamped = from_table(row)?;
+            let mut state = inner.state.lock();
+            state.known.entry(stamped.row.user_id.clone()).or_insert(Known {
+                row: stamped.row,
+                writer: stamped.writer,
+                heard: inner.clock.now(),
+            });
+        }
+        drop(client);
+        if options.enabled {
+            tokio::spawn(sweep(Arc::downgrade(&inner)));
+        }
+        Ok(Self(inner))
+    }
+
+    /// Whether presence is tracked.
+    pub fn is_enabled(&self) -> bool {
+        self.0.options.enabled
+    }
+
+    /// The stream of presence as this process has seen it.
+    pub fn feed(&self) -> &Feed<PresenceStream> {
+        &self.0.feed
+    }
+
+    /// A user sets their presence, and with it the status message.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub async fn set(
+        &self,
+        user_id: &UserId,
+        presence: PresenceState,
+        status_msg: Option<String>,
+    ) -> Result<(), WriteError> {
+        if !self.is_enabled() {
+            return Ok(());
+        }
+        let now = self.0.clock.now();
+        let row = {
+            let mut state = self.0.state.lock();
+            if let Some(here) = state.here.get_mut(user_id) {
+                here.wants = match presence {
+                    PresenceState::Unavailable => Wants::Unavailable,
+                    _ => Wants::Online,
+                };
+                if presence == PresenceState::Online {
+                    here.last_active = now;
+                }
+            }
+            let before = state.known.get(user_id).map_or(0, |known| known.row.last_active_ts);
+            let last_active_ts = if presence == PresenceState::Online { now } else { before };
+            PresenceRow { user_id: user_id.to_owned(), presence, status_msg, last_active_ts }
+        };
+        self.0.writer.append(vec![row]).await?;
+        Ok(())
+    }
+
+    /// What is known of a user.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn get(&self, user_id: &UserId) -> Result<Option<PresenceRow>> {
+        if let Some(row) = self.known(user_id) {
+            return Ok(Some(row));
+        }
+        let client = self.0.database.get().await?;
+        let row = table::get_presence(&client, user_id.as_str()).await?;
+        Ok(row.map(from_table).transpose()?.map(|stamped| stamped.row))
+    }
+
+    /// What this process has in memory of a user: everything of those who are not offline.
+    pub fn known(&self, user_id: &UserId) -> Option<PresenceRow> {
+        let state = self.0.state.lock();
+        let mut row = state.known.get(user_id)?.row.clone();
+        if let Some(here) = state.here.get(user_id) {
+            row.last_active_ts = row.last_active_ts.max(here.last_active);
+        }
+        Some(row)
+    }
+
+    /// Everybody who is not offline.
+    pub fn list_present(&self) -> Vec<PresenceRow> {
+        let state = self.0.state.lock();
+        let present = state.known.values().filter(|known| known.row.presence != PresenceState::Offline);
+        present.map(|known| known.row.clone()).collect()
+    }
+
+    /// Whether a user who was active then is active now.
+    pub fn is_currently_active(&self, row: &PresenceRow) -> bool {
+        let age = self.0.clock.now().saturating_sub(row.last_active_ts);
+        row.presence == PresenceState::Online && age < millis(self.0.options.active_for)
+    }
+
+    /// Notes that a user did something: sent a message, a receipt, typed.
+    pub fn active(&self, user_id: &UserId) {
+        if !self.is_enabled() {
+            return;
+        }
+        let now = self.0.clock.now();
+        let returned = {
+            let mut state = self.0.state.lock();
+            let Some(here) = state.here.get_mut(user_id) else { return };
+            here.last_active = now;
+            here.wants = Wants::Online;
+            state.known.get(user_id).is_some_and(|known| known.row.presence == PresenceState::Unavailable)
+        };
+        if returned {
+            self.0.clone().announce(vec![user_id.to_owned()]);
+        }
+    }
+
+    /// Notes that a user syncs, until the answer is dropped. `wants` is the request's `set_presence`.
+    pub fn syncing(&self, user_id: &UserId, wants: &PresenceState) -> Syncing {
+        if !self.is_enabled() || *wants == PresenceState::Offline {
+            return Syncing(None);
+        }
+        let now = self.0.clock.now();
+        let must_tell = {
+            let mut state = self.0.state.lock();
+            if !state.here.contains_key(user_id) {
+                state.here.insert(user_id.to_owned(), Here { last_active: now, ..Here::default() });
+            }
+            let Some(here) = state.here.get_mut(user_id) else { return Syncing(None) };
+            here.syncs += 1;
+            here.last_sync = now;
+            here.wants =
+                if *wants == PresenceState::Unavailable { Wants::Unavailable } else { Wants::Online };
+            self.0.due(&state, user_id, now).is_some()
+        };
+        if must_tell {
+            self.0.clone().announce(vec![user_id.to_owned()]);
+        }
+        Syncing(Some((self.clone(), user_id.to_owned())))
+    }
+}
+
+/// A sync that is under way.
+#[derive(Debug)]
+pub struct Syncing(Option<(Presence, OwnedUserId)>);
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        let Some((presence, user_id)) = self.0.take() else { return };
+        let now = presence.0.clock.now();
+        if let Some(here) = presence.0.state.lock().here.get_mut(&user_id) {
+            here.syncs = here.syncs.saturating_sub(1);
+            here.last_sync = now;
+        }
+    }
+}
+
+impl Inner {
+    fn learn(&self, stamped: &Stamped<PresenceRow>) {
+        let mut state = self.state.lock();
+        let known = Known { row: stamped.row.clone(), writer: stamped.writer, heard: self.clock.now() };
+        if state.known.len() >= MAX_REMEMBERED && !state.known.contains_key(&stamped.row.user_id) {
+            state.known.retain(|_, known| known.row.presence != PresenceState::Offline);
+        }
+        if state.known.len() < MAX_REMEMBERED {
+            state.known.insert(stamped.row.user_id.clone(), known);
+        }
+    }
+
+    /// What must be said of a user who syncs here, or did.
+    fn due(&self, state: &State, user_id: &UserId, now: MillisSinceEpoch) -> Option<PresenceRow> {
+        let here = state.here.get(user_id)?;
+        let known = state.known.get(user_id);
+        let gone =
+            here.syncs == 0 && now.saturating_sub(here.last_sync) >= millis(self.options.offline_after);
+        let idle = now.saturating_sub(here.last_active) >= millis(self.options.idle_after);
+        let presence = match here.wants {
+            _ if gone => PresenceState::Offline,
+            Wants::Unavailable => PresenceState::Unavailable,
+            Wants::Online if idle => PresenceState::Unavailable,
+            Wants::Online => PresenceState::Online,
+        };
+        if let Some(known) = known {
+            let ours = known.writer == self.me;
+            let said = known.row.presence == presence;
+            let fresh = now.saturating_sub(known.heard) < TAKE_OVER_MS;
+            // Another process may see the user too: then it is for that one to say that the user left.
+            if (said && (ours || gone || fresh)) || (gone && !ours) {
+                return None;
+            }
+        } else if gone {
+            return None;
+        }
+        Some(PresenceRow {
+            user_id: user_id.to_owned(),
+            presence,
+            status_msg: known.and_then(|known| known.row.status_msg.clone()),
+            last_active_ts: here.last_active,
+        })
+    }
+
+    /// Writes what is due of these users. In the background: no sync waits for it.
+    fn announce(self: Arc<Self>, users: Vec<OwnedUserId>) {
+        tokio::spawn(async move {
+            let rows: Vec<PresenceRow> = {
+                let state = self.state.lock();
+                let now = self.clock.now();
+                let users: HashSet<OwnedUserId> = users.into_iter().collect();
+                users.iter().filter_map(|user_id| self.due(&state, user_id, now)).collect()
+            };
+            if let Err(error) = self.writer.append(rows).await {
+                warn!(%error, "presence could not be written; it is tried again");
+            }
+        });
+    }
+}
+
+/// Looks every few seconds at who went away or became idle.
+async fn sweep(presence: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(inner) = presence.upgrade() else { return };
+        let due: Vec<OwnedUserId> = {
+            let mut state = inner.state.lock();
+            let now = inner.clock.now();
+            let due = state
+                .here
+                .keys()
+                .filter(|user_id| inner.due(&state, user_id, now).is_some())
+                .cloned()
+                .collect();
+            let forget = millis(inner.options.offline_after) * 2;
+            state.here.retain(|_, here| here.syncs > 0 || now.saturating_sub(here.last_sync) < forget);
+            due
+        };
+        if !due.is_empty() {
+            inner.announce(due);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
