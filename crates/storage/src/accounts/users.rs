@@ -242,7 +242,7 @@ mod tests {
     async fn credentials_are_found_in_lower_case_unless_the_spelling_is_somebodys() {
         let (_test, db) = database().await;
         insert_user(&db, new_alice()).await.unwrap();
-        let shouted = ruma::user_id!("@alice():example.org");
+        let shouted = ruma::user_id!("@ALICE:example.org");
         assert_eq!(get_credentials(&db, shouted).await.unwrap().unwrap().user_id, alice());
 
         insert_user(&db, NewUser { user_id: shouted, ..new_alice() }).await.unwrap();
