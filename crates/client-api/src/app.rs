@@ -2,20 +2,36 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use serde_json::{Map, Value};
-use url::Url;
+use myelin_accounts::{AccountData, Accounts, Filters};
+use myelin_devices::Devices;
+use myelin_storage::Database;
+use myelin_types::Clock;
+
+use crate::{Limits, Settings};
 
 /// The services of a process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct App(Arc<Services>);
 
 /// What an [`App`] is made of; the daemon fills it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Services {
-    /// The URL under which clients reach this server, if it is known.
-    pub public_baseurl: Option<Url>,
-    /// More members of `/.well-known/matrix/client`.
-    pub extra_well_known_client_content: Map<String, Value>,
+    /// The sections of the configuration that handlers look at.
+    pub settings: Settings,
+    /// The time.
+    pub clock: Clock,
+    /// For what has no service of its own.
+    pub database: Database,
+    /// How often what may be done.
+    pub limits: Limits,
+    /// Users, sessions, tokens, profiles.
+    pub accounts: Accounts,
+    /// What clients keep with accounts.
+    pub account_data: AccountData,
+    /// The filters of clients.
+    pub filters: Filters,
+    /// Keys of devices and users.
+    pub devices: Devices,
 }
 
 impl App {

@@ -28,10 +28,12 @@ async fn get_supported_versions(
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
 async fn well_known_client(app: App, _: Anyone, _: RawRequest) -> Result<RawResponse, ApiError> {
-    let Some(base_url) = &app.public_baseurl else {
+    let server = &app.settings.server;
+    let Some(base_url) = &server.public_baseurl else {
         return Err(ApiError::not_found("This server does not tell its address"));
     };
-    let mut content = app.extra_well_known_client_content.clone();
+    let mut content: serde_json::Map<_, _> =
+        server.extra_well_known_client_content.clone().into_iter().collect();
     // The specification's examples have no slash at the end, and old clients append a path that begins with one.
     let base_url = base_url.as_str().trim_end_matches('/');
     content.insert("m.homeserver".to_owned(), json!({ "base_url": base_url }));
@@ -40,22 +42,13 @@ async fn well_known_client(app: App, _: Anyone, _: RawRequest) -> Result<RawResp
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
-    use crate::Services;
-
-    async fn get(services: Services, path: &str) -> (u16, Value) {
-        let router = crate::routes(App::new(services)).build();
-        let request = http::Request::get(path).body("").expect("a valid request");
-        let answer = router.call(request).await;
-        let body = answer.bytes().expect("nothing here is streamed");
-        (answer.status().as_u16(), serde_json::from_slice(body).expect("every answer is JSON"))
-    }
+    use crate::testing::{TestApp, check};
 
     #[tokio::test]
     async fn versions_are_a_list() {
-        let (status, body) = get(Services::default(), "/_matrix/client/versions").await;
+        let app = TestApp::new().await;
+        let (status, body) = app.get("/_matrix/client/versions", None).await;
         assert_eq!(status, 200);
         assert_eq!(body["versions"].as_array().map(Vec::len), Some(VERSIONS.len()));
     }
@@ -63,15 +56,14 @@ mod tests {
     #[tokio::test]
     async fn the_well_known_file_is_answered_only_if_the_address_is_known() {
         let path = "/.well-known/matrix/client";
-        let (status, body) = get(Services::default(), path).await;
-        assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
+        check(TestApp::new().await.get(path, None).await, 404, "M_NOT_FOUND");
 
-        let services = Services {
-            public_baseurl: Some("https://matrix.example.org/".parse().expect("a URL")),
-            extra_well_known_client_content: [("org.example".to_owned(), json!(1))].into_iter().collect(),
-        };
+        let app = TestApp::with(|settings| {
+            settings.server.public_baseurl = Some("https://matrix.example.org/".parse().expect("a URL"));
+            settings.server.extra_well_known_client_content.insert("org.example".to_owned(), json!(1));
+        });
         let expected =
             json!({ "m.homeserver": { "base_url": "https://matrix.example.org" }, "org.example": 1 });
-        assert_eq!(get(services, path).await, (200, expected));
+        assert_eq!(app.await.get(path, None).await, (200, expected));
     }
 }

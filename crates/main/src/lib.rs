@@ -5,12 +5,13 @@
 
 mod failure;
 mod listeners;
+mod services;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 pub use failure::Failure;
-use myelin_client_api::{App, Services};
+use myelin_client_api::App;
 use myelin_config::Config;
 use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
 use myelin_http::{Draining, Resource, RunningServer, Server, ServerOptions, health_routes, metrics_routes};
@@ -23,6 +24,8 @@ use tracing::{error, info, warn};
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a former process of the same name may take to end.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the background work may take to end.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the database is asked whether it answers, and how long it may take.
 const DATABASE_CHECK: Duration = Duration::from_secs(2);
 /// The streams that this process may write.
@@ -64,17 +67,12 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
         .await
         .map_err(Failure::of(Exit::Database))?;
     registered.set(true);
-    tokio::spawn(watch_database(database, answering));
+    tokio::spawn(watch_database(database.clone(), answering));
 
-    let app = App::new(Services {
-        public_baseurl: config.server.public_baseurl.clone(),
-        extra_well_known_client_content: config
-            .server
-            .extra_well_known_client_content
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-    });
+    let services =
+        services::compose(config, &database, &session).await.map_err(Failure::of(Exit::Database))?;
+    let (stop_background, background) = services::start_background(&services);
+    let app = App::new(services);
     let mut server = Server::new(ServerOptions::default(), Draining::default());
     server.mount(Resource::Health, health_routes(move || conditions(&readiness)));
     server.mount(Resource::Metrics, metrics_routes(telemetry.renderer()));
@@ -96,6 +94,10 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
     notify_stopping();
     if !server.stop().await {
         warn!("some requests were cut off");
+    }
+    stop_background.cancel();
+    if tokio::time::timeout(BACKGROUND_PATIENCE, background).await.is_err() {
+        warn!("some background work was cut off");
     }
     if replaced {
         return Err(Failure::replaced());

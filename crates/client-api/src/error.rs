@@ -1,0 +1,194 @@
+//! Which errcode each error of the domain has.
+//!
+//! [`ApiError`] and the errors are other crates' types, so this is a function, [`api`], rather than `From`: a handler
+//! writes `.map_err(api)?`. A crate whose errors reach clients gets an `impl IntoApiError` here, without a `_` arm: a new
+//! variant must choose its errcode.
+
+use std::time::Duration;
+
+use myelin_accounts::{
+    AccountDataError, AuthError, LoginError, PasswordError, ProfileError, RefreshError, RegistrationError,
+    TagError, UiAuthError,
+};
+use myelin_devices::KeyError;
+use myelin_http::ApiError;
+use myelin_replication::WriteError;
+use myelin_storage::StorageError;
+use ruma::api::error::ErrorKind;
+
+/// The answer to a request that failed so.
+pub(crate) fn api<E: IntoApiError>(error: E) -> ApiError {
+    error.into_api_error()
+}
+
+/// An error that a client can be told of.
+pub(crate) trait IntoApiError {
+    /// The answer.
+    fn into_api_error(self) -> ApiError;
+}
+
+/// We have more to do than we can: the client is to come back.
+pub(crate) fn overloaded() -> ApiError {
+    ApiError::unavailable("The server is busy", Duration::from_secs(2))
+}
+
+/// The account is locked; the client keeps its session
+/// (<https://spec.matrix.org/v1.19/client-server-api/#account-locking>).
+pub(crate) fn user_locked() -> ApiError {
+    ApiError::new(ErrorKind::UserLocked, "This account has been locked").with_field("soft_logout", true)
+}
+
+impl IntoApiError for StorageError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            _ if self.is_unstorable_text() => ApiError::invalid_param("The character U+0000 can't be stored"),
+            Self::Unavailable(_) => {
+                tracing::warn!(error = %self, "request refused");
+                overloaded()
+            }
+            Self::Postgres(_) | Self::Migration(_) | Self::Inconsistent(_) | Self::Fenced => {
+                ApiError::internal(self)
+            }
+        }
+    }
+}
+
+impl IntoApiError for WriteError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Overloaded | Self::Stopped | Self::Superseded => overloaded(),
+            Self::Storage(error) if error.is_unstorable_text() => {
+                ApiError::invalid_param("The character U+0000 can't be stored")
+            }
+            Self::Storage(error) => ApiError::internal(error),
+        }
+    }
+}
+
+impl IntoApiError for AuthError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Unknown => ApiError::unknown_token("Unknown access token", false),
+            Self::Expired => ApiError::unknown_token("The access token has expired", true),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for RefreshError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Unknown => ApiError::unknown_token("Unknown refresh token", false),
+            Self::Expired => ApiError::unknown_token("The refresh token has expired", true),
+            Self::Locked => user_locked(),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for LoginError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Invalid => ApiError::forbidden("Invalid user name or password"),
+            Self::Deactivated => {
+                ApiError::new(ErrorKind::UserDeactivated, "This account has been deactivated")
+            }
+            Self::Locked => user_locked(),
+            Self::Overloaded => overloaded(),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for PasswordError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Weak(reason) => ApiError::new(ErrorKind::WeakPassword, reason),
+            Self::UnknownUser => ApiError::not_found("There is no such user"),
+            Self::Overloaded => overloaded(),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for RegistrationError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::InvalidUsername(reason) => ApiError::new(ErrorKind::InvalidUsername, reason),
+            Self::UserInUse => ApiError::new(ErrorKind::UserInUse, "This user name is taken"),
+            Self::RegistrationToken => ApiError::forbidden("The registration token can't be used any more"),
+            Self::Password(error) => api(error),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for UiAuthError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::UnknownSession => ApiError::new(ErrorKind::Unknown, "Unknown session of authentication"),
+            Self::OperationChanged => {
+                ApiError::forbidden("The requested operation has changed during the authentication session")
+            }
+            Self::Overloaded => overloaded(),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for ProfileError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::InvalidName => ApiError::invalid_param("Invalid profile field name"),
+            Self::NameTooLong => {
+                ApiError::new(ErrorKind::KeyTooLarge, "The profile field's name is too long")
+            }
+            Self::InvalidValue(reason) => ApiError::bad_json(reason),
+            Self::ProfileTooLarge => {
+                ApiError::new(ErrorKind::ProfileTooLarge, "The profile would become too large")
+            }
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for AccountDataError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Write(error) => api(error),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for TagError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::NameTooLong => ApiError::invalid_param("A tag's name has at most 255 bytes"),
+            Self::TooMany => {
+                ApiError::new(ErrorKind::LimitExceeded(Default::default()), "The room has too many tags")
+                    .with_status(http::StatusCode::BAD_REQUEST)
+            }
+            Self::Write(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for KeyError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Malformed(reason) => ApiError::invalid_param(reason),
+            Self::NotYours => ApiError::invalid_param("The keys belong to another user or device"),
+            Self::OneTimeKeyExists(_) | Self::KeyIdInUse => ApiError::invalid_param(self.to_string()),
+            Self::TooManyOneTimeKeys => ApiError::too_large(self.to_string()),
+            Self::InvalidSignature(reason) => {
+                // ruma has no name for it.
+                ApiError::invalid_param(reason).with_field("errcode", "M_INVALID_SIGNATURE")
+            }
+            Self::NoMasterKey => ApiError::invalid_param("There is no master key"),
+            Self::AuthenticationRequired => ApiError::forbidden(self.to_string()),
+            Self::Write(error) => api(error),
+            Self::Storage(error) => api(error),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A whole app over a fresh database, spoken to without a network.
+
+use std::time::Duration;
+
+use http::{Method, Request, header};
+use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
+use myelin_config::Server;
+use myelin_devices::{DeviceListStream, Devices};
+use myelin_http::Router;
+use myelin_leases::Session;
+use myelin_replication::{Feed, Stream, StreamWriter};
+use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint};
+use myelin_testing::TestDatabase;
+use myelin_types::{Clock, ManualClock};
+use serde_json::Value as JsonValue;
+
+use crate::{App, Limits, Services, Settings};
+
+pub const PASSWORD: &str = "correct horse";
+
+/// An app with its database and a clock that stands still.
+pub struct TestApp {
+    pub app: App,
+    pub hands: ManualClock,
+    router: Router,
+    _test: TestDatabase,
+}
+
+/// The status and the body of an answer.
+pub type Answer = (u16, JsonValue);
+
+impl TestApp {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With settings that were changed.
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let connect = |url: &str| Database::new(DatabaseOptions::from_address(url)?);
+        let test =
+            TestDatabase::create(migrations_fingerprint(), async |url| migrate(&connect(&url)?).await).await;
+        let database = connect(test.url()).unwrap();
+        let mut settings = settings();
+        change(&mut settings);
+        let hands = ManualClock::starting_at(1_700_000_000_000);
+        let app = App::new(services(settings, database, Clock::Manual(hands.clone())).await);
+        Self { router: crate::routes(app.clone()).build(), app, hands, _test: test }
+    }
+
+    /// Makes a user and gives an access token.
+    pub async fn user(&self, localpart: &str) -> String {
+        let account =
+            NewAccount { localpart: Some(localpart), password: Some(PASSWORD), ..NewAccount::default() };
+        let user_id = self.app.accounts.register(account).await.unwrap();
+        self.app.accounts.log_in(LogIn::new(&user_id)).await.unwrap().access_token
+    }
+
+    /// Makes a request. A body of `null` is none.
+    pub async fn call(&self, method: Method, path: &str, token: Option<&str>, body: JsonValue) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.router.call(request.body(body).unwrap()).await;
+        let body = answer.bytes().expect("this answer is not streamed");
+        (answer.status().as_u16(), serde_json::from_slice(body).expect("every answer is JSON"))
+    }
+
+    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.call(Method::GET, path, token, JsonValue::Null).await
+    }
+
+    pub async fn post(&self, path: &str, token: Option<&str>, body: JsonValue) -> Answer {
+        self.call(Method::POST, path, token, body).await
+    }
+
+    pub async fn put(&self, path: &str, token: Option<&str>, body: JsonValue) -> Answer {
+        self.call(Method::PUT, path, token, body).await
+    }
+
+    pub async fn delete(&self, path: &str, token: Option<&str>, body: JsonValue) -> Answer {
+        self.call(Method::DELETE, path, token, body).await
+    }
+}
+
+/// Checks the status and the errcode of an answer; no errcode is `""`.
+#[track_caller]
+pub fn check((status, body): Answer, expected_status: u16, errcode: &str) {
+    let found = body["errcode"].as_str().unwrap_or_default();
+    assert_eq!((status, found), (expected_status, errcode), "{body}");
+}
+
+fn settings() -> Settings {
+    let server = Server {
+        server_name: ruma::owned_server_name!("example.org"),
+        public_baseurl: None,
+        serve_server_wellknown: false,
+        extra_well_known_client_content: Default::default(),
+        pid_file: None,
+        admin_contact: None,
+        user_agent_suffix: None,
+        experimental_features: Default::default(),
+    };
+    let mut settings = Settings {
+        server,
+        registration: Default::default(),
+        auth: Default::default(),
+        users: Default::default(),
+        rooms: Default::default(),
+        rate_limits: Default::default(),
+    };
+    settings.auth.bcrypt_rounds = 4;
+    settings.registration.enable_registration = true;
+    settings.registration.enable_registration_without_verification = true;
+    settings
+}
+
+async fn services(settings: Settings, database: Database, clock: Clock) -> Services {
+    let names = [AccountDataStream::NAME, DeviceListStream::NAME];
+    let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
+    let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
+    let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
+    let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
+    let devices = Devices::new(database.clone(), feed, writer);
+    Services {
+        limits: Limits::new(&settings.rate_limits, &clock),
+        accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
+        account_data,
+        filters: Filters::new(database.clone()),
+        devices,
+        settings,
+        clock,
+        database,
+    }
+}
+
+async fn stream<S: Stream>(database: &Database, session: &Session) -> (Feed<S>, StreamWriter<S>) {
+    let feed = Feed::open(database.clone()).await.unwrap();
+    let writer = StreamWriter::start(database.clone(), session.clone(), feed.clone());
+    (feed, writer)
+}
