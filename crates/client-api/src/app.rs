@@ -3,7 +3,8 @@
 use std::{ops::Deref, sync::Arc};
 
 use myelin_accounts::{AccountData, Accounts, Filters};
-use myelin_devices::Devices;
+use myelin_devices::{Devices, KeyBackups, ToDevice};
+use myelin_push::{PushRules, Pushers};
 use myelin_storage::Database;
 use myelin_types::Clock;
 
@@ -32,6 +33,14 @@ pub struct Services {
     pub filters: Filters,
     /// Keys of devices and users.
     pub devices: Devices,
+    /// Messages to devices.
+    pub to_device: ToDevice,
+    /// Backups of room keys.
+    pub key_backups: KeyBackups,
+    /// What users want to be notified of.
+    pub push_rules: PushRules,
+    /// Where to.
+    pub pushers: Pushers,
 }
 
 impl App {

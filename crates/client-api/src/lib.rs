@@ -14,14 +14,19 @@ mod device;
 mod discovery;
 mod error;
 mod filter;
+mod key_backup;
+mod keys;
 mod limits;
 mod profile;
+mod push_rules;
+mod pushers;
 mod register;
 mod session;
 mod settings;
 mod tag;
 #[cfg(test)]
 mod testing;
+mod to_device;
 mod ui_auth;
 
 pub use app::{App, Services};
@@ -40,9 +45,14 @@ pub fn routes(app: App) -> Routes<App> {
     device::routes(&mut routes);
     discovery::routes(&mut routes);
     filter::routes(&mut routes);
+    key_backup::routes(&mut routes);
+    keys::routes(&mut routes);
     profile::routes(&mut routes);
+    push_rules::routes(&mut routes);
+    pushers::routes(&mut routes);
     register::routes(&mut routes);
     session::routes(&mut routes);
     tag::routes(&mut routes);
+    to_device::routes(&mut routes);
     routes
 }

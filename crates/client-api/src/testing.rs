@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::{Method, Request, header};
 use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
 use myelin_config::Server;
-use myelin_devices::{DeviceListStream, Devices};
+use myelin_devices::{DeviceListStream, Devices, KeyBackups, ToDevice, ToDeviceStream};
 use myelin_http::Router;
 use myelin_leases::Session;
+use myelin_push::{PushRules, PushRulesStream, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
 use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint};
 use myelin_testing::TestDatabase;
@@ -117,13 +118,21 @@ fn settings() -> Settings {
 }
 
 async fn services(settings: Settings, database: Database, clock: Clock) -> Services {
-    let names = [AccountDataStream::NAME, DeviceListStream::NAME];
+    let names =
+        [AccountDataStream::NAME, DeviceListStream::NAME, ToDeviceStream::NAME, PushRulesStream::NAME];
     let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
     let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
     let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
     let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
     let devices = Devices::new(database.clone(), feed, writer);
+    let (feed, writer) = stream::<ToDeviceStream>(&database, &session).await;
+    let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
+    let (feed, writer) = stream::<PushRulesStream>(&database, &session).await;
     Services {
+        to_device,
+        key_backups: KeyBackups::new(database.clone()),
+        push_rules: PushRules::new(database.clone(), feed, writer),
+        pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
         accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
         account_data,
