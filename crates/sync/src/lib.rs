@@ -7,6 +7,7 @@
 //!
 //! - [`Sync::sync`] answers a request: look, and wait if there is nothing.
 //! - `Sync::apply_…` take in the rows of the streams; they run on the path of every write.
+//! - [`Sync::key_changes`] tells a client that was away whose keys to ask for again.
 //! - [`SyncToken`] is how far a client has seen every stream, [`SyncFilter`] what it wants of that.
 //! - [`sources`] is what other crates know of a user.
 //!
@@ -15,6 +16,7 @@
 mod engine;
 mod event;
 pub mod filter;
+mod key_changes;
 mod lazy;
 mod load;
 mod log;
@@ -29,5 +31,6 @@ mod user;
 
 pub use engine::{Sync, SyncOptions, SyncParts};
 pub use filter::SyncFilter;
+pub use key_changes::KeyChanges;
 pub use respond::{SyncError, SyncRequest};
 pub use token::SyncToken;

@@ -148,7 +148,7 @@ impl Engine {
     }
 
     /// Waits until this process has seen what a token has.
-    async fn reach(&self, since: &SyncToken) -> Result<(), SyncError> {
+    pub async fn reach(&self, since: &SyncToken) -> Result<(), SyncError> {
         let seen = self.snapshot();
         let give_up = Instant::now() + self.parts.options.max_lag;
         for (stream, ours, theirs) in self.streams(&seen.token, since) {

@@ -1,6 +1,7 @@
 //! The engine over a real database, fed by the streams.
 
 mod histories;
+mod key_changes;
 mod memory;
 mod people;
 mod responses;

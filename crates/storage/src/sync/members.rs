@@ -136,6 +136,25 @@ pub async fn members_changed(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// Who came into a user's company or left it after an id of the events stream, by rooms that either of them has come
+/// into or left since then; with whether both have joined such a room now. Each user once. Those whose profile changed
+/// are among them.
+pub async fn company_changed(
+    db: &impl GenericClient,
+    user_sid: StringId,
+    after: StreamId,
+) -> Result<Vec<(String, bool)>> {
+    const SQL: &str = "
+        SELECT s.value, bool_or(me.membership = 1 AND m.membership = 1)
+          FROM memberships me
+          JOIN memberships m ON m.room_nid = me.room_nid AND m.user_sid <> me.user_sid AND m.membership IN (0, 1, 4)
+          JOIN strings s ON s.string_id = m.user_sid
+         WHERE me.user_sid = $1
+           AND ((me.membership = 1 AND m.pos > $2) OR (me.membership IN (0, 1, 4) AND me.pos > $2 AND m.membership = 1))
+         GROUP BY s.value";
+    Ok(query(db, SQL, &[&user_sid, &after.0]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// The stripped state that came along with invites and knocks of a user, as `(room, JSON array)`.
 pub async fn stripped_states(
     db: &impl GenericClient,

@@ -62,7 +62,8 @@ async fn speed_of_no_news_and_of_beginning() {
     let forever = std::future::pending;
     for (what, lazy) in [("all members", false), ("lazy", true)] {
         let engine = world.second_engine();
-        let answer = measured(&format!("initial sync, cold, {what}"), 1, engine.sync(initial(lazy), forever())).await;
+        let answer =
+            measured(&format!("initial sync, cold, {what}"), 1, engine.sync(initial(lazy), forever())).await;
         println!("  {} bytes", answer.unwrap().len());
         for _ in 0..2 {
             let answer = engine.sync(initial(lazy), forever());
