@@ -193,14 +193,14 @@ impl IntoApiError for KeyError {
         match self {
             Self::Malformed(reason) => ApiError::invalid_param(reason),
             Self::NotYours => ApiError::invalid_param("The keys belong to another user or device"),
-            Self::OneTimeKeyExists(_) | Self::KeyIdInUse => ApiError::invalid_param(self.to_string()),
+            Self::OneTimeKeyExists(_) => ApiError::invalid_param(self.to_string()),
             Self::TooManyOneTimeKeys => ApiError::too_large(self.to_string()),
             Self::InvalidSignature(reason) => {
                 // ruma has no name for it.
                 ApiError::invalid_param(reason).with_field("errcode", "M_INVALID_SIGNATURE")
             }
-            Self::NoMasterKey => ApiError::invalid_param("There is no master key"),
-            Self::AuthenticationRequired => ApiError::forbidden(self.to_string()),
+            Self::NoMasterKey => ApiError::new(ErrorKind::MissingParam, "There is no master key"),
+            Self::KeyIdInUse | Self::AuthenticationRequired => ApiError::forbidden(self.to_string()),
             Self::Write(error) => api(error),
             Self::Storage(error) => api(error),
         }
@@ -235,8 +235,9 @@ impl IntoApiError for BackupError {
 impl IntoApiError for PushRuleError {
     fn into_api_error(self) -> ApiError {
         match self {
-            Self::NotFound | Self::Insert(InsertPushRuleError::UnknownRuleId) => {
-                ApiError::not_found("The push rule was not found")
+            Self::NotFound => ApiError::not_found("The push rule was not found"),
+            Self::Insert(InsertPushRuleError::UnknownRuleId) => {
+                ApiError::new(ErrorKind::Unknown, "The rule that `before` or `after` names was not found")
             }
             Self::UnknownKind | Self::ServerDefault | Self::Insert(_) => {
                 ApiError::invalid_param(self.to_string())

@@ -75,7 +75,10 @@ async fn stream<S: Stream>(database: &Database, session: &Session) -> Result<(Fe
 /// Starts the work that no request waits for; it ends some time after the token is canceled.
 pub(crate) fn start_background(services: &Services) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let accounts = services.accounts.clone();
-    let stopped = stop.clone().cancelled_owned();
-    (stop, tokio::spawn(async move { accounts.run(stopped).await }))
+    let (accounts, to_device) = (services.accounts.clone(), services.to_device.clone());
+    let stopped = stop.clone();
+    let work = async move {
+        tokio::join!(accounts.run(stopped.cancelled()), to_device.run(stopped.cancelled()));
+    };
+    (stop, tokio::spawn(work))
 }
