@@ -12,9 +12,11 @@
 //! [`Position`]: myelin_types::Position
 
 mod feed;
+mod lane;
 mod stream;
 mod writer;
 
 pub use feed::Feed;
+pub use lane::Lane;
 pub use stream::{Batch, Notice, Stamped, Stream};
-pub use writer::{StreamWriter, WriteError};
+pub use writer::{Appending, StreamWriter, WriteError};

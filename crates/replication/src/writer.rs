@@ -1,6 +1,11 @@
 //! The writing side of a stream: group commit under a fence.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use myelin_leases::Session;
 use myelin_storage::{Database, StorageError, Transaction, streams};
@@ -8,7 +13,7 @@ use myelin_types::StreamId;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::{Feed, Notice, Stamped, Stream};
+use crate::{Feed, Lane, Notice, Stamped, Stream, lane::Ticket};
 
 /// Rows in one transaction at most.
 const MAX_BATCH_ROWS: usize = 512;
@@ -24,6 +29,9 @@ pub enum WriteError {
     /// The process ends, or was replaced by another.
     #[error("this process does not write any more")]
     Stopped,
+    /// It was built on an earlier write of its [`Lane`] that failed. Nothing was written.
+    #[error("an earlier write that this one builds on failed")]
+    Superseded,
     /// The database refused. Nothing was written.
     #[error(transparent)]
     Storage(#[from] Arc<StorageError>),
@@ -45,8 +53,22 @@ type Work<R> = Box<
 type Reply = oneshot::Sender<Result<Vec<StreamId>, WriteError>>;
 
 enum Job<R> {
-    Append { rows: Vec<R>, reply: Reply },
+    Append { rows: Vec<R>, ticket: Option<Ticket>, reply: Reply },
     Transact { work: Work<R>, reply: Reply },
+}
+
+/// Rows that were handed over and are not committed yet: ends as [`StreamWriter::append`] does. They are committed
+/// even if this is dropped.
+#[derive(Debug)]
+#[must_use = "only its end tells whether the rows were written"]
+pub struct Appending(oneshot::Receiver<Result<Vec<StreamId>, WriteError>>);
+
+impl Future for Appending {
+    type Output = Result<Vec<StreamId>, WriteError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(WriteError::Stopped)))
+    }
 }
 
 /// Writes a stream. Clones feed the same queue, and a process has one queue for each stream that it writes.
@@ -87,8 +109,31 @@ impl<S: Stream> StreamWriter<S> {
             return Ok(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Append { rows, reply })?;
-        answer.await.unwrap_or(Err(WriteError::Stopped))
+        self.enqueue(Job::Append { rows, ticket: None, reply })?;
+        Appending(answer).await
+    }
+
+    /// Hands rows over without waiting for their commit: for a caller that goes on building on them meanwhile. The
+    /// rows of one lane are written in the order of these calls; once some were not, no later ones are.
+    ///
+    /// # Errors
+    /// If they were not even taken. That alone does not break the lane.
+    pub fn append_in(&self, lane: &Lane, rows: Vec<S::Row>) -> Result<Appending, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Append { rows, ticket: Some(lane.ticket()), reply };
+        match self.jobs.try_send(job) {
+            Ok(()) => Ok(Appending(answer)),
+            Err(error) => {
+                let (error, job) = match error {
+                    mpsc::error::TrySendError::Full(job) => (WriteError::Overloaded, job),
+                    mpsc::error::TrySendError::Closed(job) => (WriteError::Stopped, job),
+                };
+                if let Job::Append { ticket: Some(ticket), .. } = job {
+                    ticket.done();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Runs `work` in a transaction of its own, then appends the rows that it gives in the same transaction. For
@@ -137,10 +182,44 @@ struct Committer<S: Stream> {
     position: StreamId,
 }
 
-/// Requests that share a transaction: their rows, and for each how many of the rows are its own.
+/// Requests that share a transaction, and their rows.
 struct Group<R> {
     rows: Vec<R>,
-    members: Vec<(usize, Reply)>,
+    members: Vec<Member>,
+}
+
+/// A request of a group.
+struct Member {
+    /// How many of the group's rows are its own.
+    rows: usize,
+    ticket: Option<Ticket>,
+    reply: Reply,
+}
+
+impl Member {
+    fn answer(self, outcome: Result<Vec<StreamId>, WriteError>) {
+        // The lane first: whoever hears of the failure must find it broken.
+        match self.ticket {
+            Some(ticket) if outcome.is_ok() => ticket.done(),
+            ticket => drop(ticket),
+        }
+        let _ = self.reply.send(outcome);
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_broken)
+    }
+}
+
+impl<R> Group<R> {
+    fn add(&mut self, rows: Vec<R>, ticket: Option<Ticket>, reply: Reply) {
+        let member = Member { rows: rows.len(), ticket, reply };
+        if member.is_superseded() {
+            return member.answer(Err(WriteError::Superseded));
+        }
+        self.members.push(member);
+        self.rows.extend(rows);
+    }
 }
 
 /// A transaction that did not happen, with its rows handed back.
@@ -158,15 +237,13 @@ impl<S: Stream> Committer<S> {
                     let outcome = self.commit(Some(work), Vec::new()).await;
                     let _ = reply.send(outcome.map_err(|failed| failed.error.into()));
                 }
-                Job::Append { rows, reply } => {
-                    let mut group = Group { members: vec![(rows.len(), reply)], rows };
+                Job::Append { rows, ticket, reply } => {
+                    let mut group = Group { rows: Vec::new(), members: Vec::new() };
+                    group.add(rows, ticket, reply);
                     // Whatever came while the last transaction was under way shares this one.
                     while group.rows.len() < MAX_BATCH_ROWS {
                         match queue.try_recv() {
-                            Ok(Job::Append { rows, reply }) => {
-                                group.members.push((rows.len(), reply));
-                                group.rows.extend(rows);
-                            }
+                            Ok(Job::Append { rows, ticket, reply }) => group.add(rows, ticket, reply),
                             Ok(other) => {
                                 next = Some(other);
                                 break;
@@ -185,11 +262,15 @@ impl<S: Stream> Committer<S> {
 
     async fn commit_group(&mut self, group: Group<S::Row>) {
         let Group { rows, members } = group;
+        if rows.is_empty() {
+            return members.into_iter().for_each(|member| member.answer(Ok(Vec::new())));
+        }
         let failed = match self.commit(None, rows).await {
             Ok(ids) => {
                 let mut ids = ids.into_iter();
-                for (count, reply) in members {
-                    let _ = reply.send(Ok(ids.by_ref().take(count).collect()));
+                for member in members {
+                    let own = ids.by_ref().take(member.rows).collect();
+                    member.answer(Ok(own));
                 }
                 return;
             }
@@ -199,16 +280,20 @@ impl<S: Stream> Committer<S> {
         if members.len() > 1 && is_about_the_rows(&failed.error) {
             warn!(stream = S::NAME, error = %failed.error, "a shared transaction failed; trying each request alone");
             let mut rows = failed.rows.into_iter();
-            for (count, reply) in members {
-                let own = rows.by_ref().take(count).collect();
+            for member in members {
+                let own: Vec<_> = rows.by_ref().take(member.rows).collect();
+                if member.is_superseded() {
+                    member.answer(Err(WriteError::Superseded));
+                    continue;
+                }
                 let outcome = self.commit(None, own).await;
-                let _ = reply.send(outcome.map_err(|failed| failed.error.into()));
+                member.answer(outcome.map_err(|failed| failed.error.into()));
             }
             return;
         }
         let error = Arc::new(failed.error);
-        for (_, reply) in members {
-            let _ = reply.send(Err(WriteError::Storage(error.clone())));
+        for member in members {
+            member.answer(Err(WriteError::Storage(error.clone())));
         }
     }
 

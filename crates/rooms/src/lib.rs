@@ -1,7 +1,42 @@
 //! The room engine: one writer per room, group commit, state store.
 //!
+//! Everything that changes a room goes through [`Rooms`]: it keeps the rooms that are in use in memory, builds and
+//! authorizes events there, and hands them to the shared commits of the events stream. A room is worked on by one task
+//! at a time, but not held while its events are being committed: the next event is built meanwhile, and discarded if
+//! the commit fails.
+//!
+//! - [`Rooms`] and the requests that it takes ([`CreateRoom`], [`SendEvent`], [`ChangeMembership`], …);
 //! - [`stream`]: the rows of the events stream, which is all that leaves the engine.
+//!
+//! What is not here: HTTP, and who may call. What readers are told is made of the stream by `myelin-sync` and by the
+//! read side.
 
+mod aliases;
+mod create;
+mod error;
+mod membership;
+mod numbers;
+mod options;
+mod profiles;
+mod push;
+mod redact;
+mod resident;
+mod rooms;
+mod send;
+mod shards;
+mod state;
 pub mod stream;
+mod upgrade;
 
-pub use stream::{EventRow, PushOutcome, Redacted, Relation, RoomNid, StateChange};
+pub use create::{CreateRoom, InitialState, Preset};
+pub use error::RoomError;
+pub use membership::{ChangeMembership, MembershipAction};
+pub use options::{EncryptNewRooms, RoomsOptions};
+pub use profiles::{MemberProfile, Profiles};
+pub use push::{LocalMembers, PushContext, PushEvaluator};
+pub use redact::RedactEvent;
+pub use rooms::Rooms;
+pub use send::SendEvent;
+pub use shards::{SHARDS, lease_of, shard_of};
+pub use stream::{EventNid, EventRow, EventStream, PushOutcome, Redacted, Relation, RoomNid, StateChange};
+pub use upgrade::UpgradeRoom;

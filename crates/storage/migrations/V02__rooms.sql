@@ -1,8 +1,13 @@
 -- Rooms, their events and their state. Every primary key starts with the room's number and no constraint runs across
 -- rooms, so that these tables can be distributed by room.
 
+-- Numbers are taken in blocks, so that an event has its number before it is written and what is built on it can name
+-- it. They say nothing about order: that is what `events.pos` is for.
+CREATE SEQUENCE event_nids AS bigint INCREMENT 1000;
+CREATE SEQUENCE room_nids AS bigint;
+
 CREATE TABLE rooms (
-    room_nid     bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    room_nid     bigint  PRIMARY KEY,
     room_id      text    NOT NULL UNIQUE,
     room_version text    NOT NULL,
     -- Published in the room directory.
@@ -15,10 +20,10 @@ CREATE INDEX rooms_public ON rooms (room_nid) WHERE is_public;
 -- One row per event, in the JSON that was signed.
 CREATE TABLE events (
     room_nid   bigint   NOT NULL,
-    -- The event's number for life. Live events: the stream id they were first written with.
+    -- The event's number for life.
     event_nid  bigint   NOT NULL,
     -- The place in the room's timeline: the id in the events stream, negative for history that was fetched later.
-    -- NULL: not in the timeline (an outlier, or rejected).
+    -- NULL: not in the timeline (an outlier, rejected, or soft-failed).
     pos        bigint,
     depth      bigint   NOT NULL,
     sender_sid bigint   NOT NULL,          -- strings.string_id
@@ -27,11 +32,14 @@ CREATE TABLE events (
     origin_server_ts bigint NOT NULL,
     -- The numbered redaction event that took this one's content away; `json` then is the redacted form.
     redacted_by bigint,
-    -- The state before this event is the mainline's at `state_base` with the changes of the row of state_deltas that
-    -- has this event_nid, if any. NULL: the mainline's just before `pos`, as for every event without a fork.
-    state_base bigint,
+    -- The state before this event is the mainline's after `state_base` (what holds since then or earlier, and still
+    -- after it) with the changes of the row of state_deltas that `state_delta` numbers, if any.
+    -- NULL: the mainline's just before `pos`, as for every event without a fork.
+    state_base  bigint,
+    state_delta bigint,
     writer_id  smallint NOT NULL,
-    -- Bits: 1 rejected, 2 soft-failed, 4 outlier, 8 has relations, 16 contains a url, 32 sent by a local user
+    -- Bits: 1 rejected, 2 soft-failed, 4 outlier (its state before it is not known), 8 became the current state of
+    -- its key at `pos`, 16 contains a url, 32 sent by a local user, 64 other keys of the current state changed at `pos`
     flags      smallint NOT NULL,
     -- What push rules make of it for the common member, in bits: 1 notify, 2 highlight
     push       smallint NOT NULL DEFAULT 0,
@@ -43,13 +51,16 @@ CREATE TABLE events (
     -- The device and transaction id that a local user sent it with.
     device_id  text,
     txn_id     text,
-    -- The forward extremities after this event, where they are not just this event.
-    heads      text[],
+    -- The forward extremities after this event, where they are not just this event: a JSON list of event ids.
+    heads      text,
     json       text     NOT NULL,
     PRIMARY KEY (room_nid, event_nid)
 );
 CREATE INDEX events_timeline ON events (room_nid, pos) WHERE pos IS NOT NULL;
 CREATE INDEX events_id ON events (event_id);
+-- For readers that fell behind: what was written between two positions. Rows lie nearly in this order already, and
+-- such an index costs a message nothing.
+CREATE INDEX events_pos ON events USING brin (pos) WITH (pages_per_range = 16, autosummarize = on);
 -- Text compresses well and lz4 costs next to nothing to read.
 ALTER TABLE events ALTER COLUMN json SET COMPRESSION lz4;
 
@@ -76,13 +87,14 @@ CREATE TABLE room_state_past (
 );
 
 -- Where the state before an event is not the mainline's: what differs. An event_nid of 0 says that the key is absent.
+-- Numbered like the first event that has it; the events of one branch share a row until their state changes.
 CREATE TABLE state_deltas (
-    room_nid   bigint   NOT NULL,
-    event_nid  bigint   NOT NULL,
+    room_nid    bigint   NOT NULL,
+    state_delta bigint   NOT NULL,
     type_sids  bigint[] NOT NULL,
     key_sids   bigint[] NOT NULL,
     event_nids bigint[] NOT NULL,
-    PRIMARY KEY (room_nid, event_nid)
+    PRIMARY KEY (room_nid, state_delta)
 );
 
 -- Every user's latest membership of every room, by the user.
@@ -103,11 +115,14 @@ CREATE TABLE memberships (
 ) WITH (fillfactor = 90);
 CREATE INDEX memberships_room ON memberships (room_nid, membership);
 
--- Events that point at another: threads, edits, reactions, references, and redactions whose target is not here yet.
+-- Events that point at another: threads, edits, reactions, references, and (as `m.room.redaction`) redactions whose target
+-- is not here yet.
 CREATE TABLE relations (
     room_nid   bigint NOT NULL,
     parent_id  text   NOT NULL,
     event_nid  bigint NOT NULL,
+    -- The place in the timeline, as `events.pos`.
+    pos        bigint,
     rel_type   text   NOT NULL,
     type_sid   bigint NOT NULL,
     sender_sid bigint NOT NULL,
@@ -116,7 +131,7 @@ CREATE TABLE relations (
     PRIMARY KEY (room_nid, parent_id, event_nid)
 );
 -- Threads of a room, latest activity first.
-CREATE INDEX relations_threads ON relations (room_nid, event_nid) WHERE rel_type = 'm.thread';
+CREATE INDEX relations_threads ON relations (room_nid, pos) WHERE rel_type = 'm.thread';
 
 CREATE TABLE room_aliases (
     alias    text   PRIMARY KEY,

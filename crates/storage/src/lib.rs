@@ -8,19 +8,25 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod aliases;
 pub mod cross_signing;
 mod database;
 pub mod device_keys;
 pub mod device_lists;
 mod error;
+pub mod events;
 pub mod filters;
 pub mod instances;
 pub mod key_backups;
+pub mod memberships;
 mod migrate;
 pub mod one_time_keys;
 pub mod presence;
 pub mod push_rules;
 pub mod receipts;
+pub mod relations;
+pub mod rooms;
+pub mod state;
 pub mod streams;
 pub mod strings;
 #[cfg(test)]

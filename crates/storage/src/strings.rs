@@ -22,6 +22,15 @@ impl Strings {
         Self { by_value: Arc::new(Cache::new(capacity)), by_id: Arc::new(Cache::new(capacity)) }
     }
 
+    /// The numbers of strings, in their order, if all of them are in the cache: no query then.
+    pub fn cached<const N: usize>(&self, values: [&str; N]) -> Option<[StringId; N]> {
+        let mut ids = [0; N];
+        for (id, value) in ids.iter_mut().zip(values) {
+            *id = self.by_value.get(value)?;
+        }
+        Some(ids)
+    }
+
     /// The number of one string, which is interned if it is new.
     pub async fn intern(&self, db: &impl GenericClient, value: &str) -> Result<StringId> {
         if let Some(id) = self.by_value.get(value) {

@@ -1,0 +1,63 @@
+//! Profile changes reach the rooms as member events.
+
+use futures_util::{StreamExt as _, stream};
+use myelin_events::MemberContent;
+use ruma::{
+    OwnedRoomId, OwnedUserId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
+use tracing::warn;
+
+use super::{ChangeMembership, MembershipAction};
+use crate::{MemberProfile, RoomError, Rooms};
+
+/// Rooms that are told at the same time.
+const CONCURRENT_ROOMS: usize = 16;
+
+impl Rooms {
+    /// Shows a local user's new profile in all rooms that the user is in. A room where that fails keeps the old one
+    /// and is logged; gives how many took the new one.
+    ///
+    /// # Errors
+    /// If the rooms of the user can't be read.
+    pub async fn update_profile(
+        &self,
+        user_id: &UserId,
+        profile: &MemberProfile,
+    ) -> Result<usize, RoomError> {
+        let rooms = self.list_joined_rooms(user_id).await?;
+        let updates = rooms.into_iter().map(|room_id| {
+            let user_id = user_id.to_owned();
+            async move {
+                let outcome = self.update_profile_in(&room_id, user_id, profile).await;
+                outcome
+                    .inspect_err(|error| warn!(%room_id, %error, "a profile was not updated in a room"))
+                    .is_ok()
+            }
+        });
+        let updated = stream::iter(updates).buffer_unordered(CONCURRENT_ROOMS);
+        Ok(updated.filter(|updated| std::future::ready(*updated)).count().await)
+    }
+
+    async fn update_profile_in(
+        &self,
+        room_id: &OwnedRoomId,
+        user_id: OwnedUserId,
+        profile: &MemberProfile,
+    ) -> Result<(), RoomError> {
+        let request = ChangeMembership::new(user_id.clone(), room_id.clone(), MembershipAction::Join);
+        let content = super::content(&request, profile);
+        let draft = self.draft_member(&request, &content).await?;
+        let room = self.enter(room_id).await?;
+        // The user may have left meanwhile, and must not be brought back.
+        let event = room.pdu(&StateEventType::RoomMember, user_id.as_str());
+        let now = event.and_then(|event| MemberContent::of(event));
+        let is_same = |now: &MemberContent| {
+            now.displayname == profile.displayname && now.avatar_url == profile.avatar_url
+        };
+        match now.filter(|now| now.membership == MembershipState::Join) {
+            Some(now) if !is_same(&now) => self.send_draft(room, draft, None, None).await.map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Building a room's next event.
+
+use std::sync::Arc;
+
+use myelin_events::{
+    EventContext, EventTemplate, Pdu, RelatesTo, auth,
+    build::build,
+    limits::{MAX_PREV_EVENTS, next_depth},
+    redact::redact_shared,
+    relations::contains_url,
+};
+use myelin_storage::{events::flags, strings::StringId};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedTransactionId,
+    events::StateEventType,
+};
+
+use super::Resident;
+use crate::{
+    EventNid, EventRow, PushContext, PushOutcome, Redacted, Relation, RoomError, StateChange,
+    rooms::Engine,
+    stream::{StateNumbers, Writing},
+};
+
+/// An event to be built, with all that had to be looked up for it.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub template: EventTemplate,
+    pub nid: EventNid,
+    pub sender_sid: StringId,
+    pub type_sid: StringId,
+    pub key_sid: Option<StringId>,
+    pub sent_by: Option<(OwnedDeviceId, OwnedTransactionId)>,
+    /// When it was sent, where an application service says so.
+    pub timestamp: Option<MilliSecondsSinceUnixEpoch>,
+    /// What it redacts, if that is here.
+    pub redacts: Option<(Arc<Pdu>, EventNid)>,
+}
+
+impl Draft {
+    pub async fn new(engine: &Engine, template: EventTemplate) -> Result<Self, RoomError> {
+        let event_type = template.event_type.to_string();
+        let state_key = template.state_key.as_deref();
+        let strings = [template.sender.as_str(), &event_type, state_key.unwrap_or_default()];
+        // What is no event can't be a string of ours either.
+        if strings.iter().any(|text| text.contains('\0')) {
+            return Err(RoomError::InvalidParam("the character NUL can't be stored".to_owned()));
+        }
+        if let Some(long) = strings.iter().find(|text| text.len() > myelin_events::limits::MAX_FIELD_BYTES) {
+            return Err(RoomError::TooLarge(format!("an identifier of {} bytes is too long", long.len())));
+        }
+        let [sender_sid, type_sid, key_sid] = engine.numbers.strings(strings).await?;
+        Ok(Self {
+            nid: engine.numbers.event_nid().await?,
+            sender_sid,
+            type_sid,
+            key_sid: state_key.map(|_| key_sid),
+            template,
+            sent_by: None,
+            timestamp: None,
+            redacts: None,
+        })
+    }
+}
+
+impl Resident {
+    /// Builds, authorizes and signs an event behind the current forward extremities. Nothing is written yet, and
+    /// nothing here changes.
+    pub async fn compose(&self, engine: &Engine, draft: Draft) -> Result<EventRow, RoomError> {
+        let pdu = self.build(engine, draft.template, draft.timestamp)?;
+        let pdu = Arc::new(pdu);
+        let numbers = StateNumbers {
+            nid: draft.nid,
+            type_sid: draft.type_sid,
+            key_sid: draft.key_sid.unwrap_or_default(),
+            sender_sid: draft.sender_sid,
+        };
+        let mut row = EventRow::new(self.nid, draft.nid, pdu.clone());
+        row.state_changes.extend(self.own_change(&pdu, numbers));
+        row.writing = Writing {
+            sender_sid: draft.sender_sid,
+            type_sid: draft.type_sid,
+            key_sid: draft.key_sid,
+            flags: flags_of(&pdu, engine) | if pdu.is_state() { flags::CURRENT_STATE } else { 0 },
+            ..Writing::default()
+        };
+        row.sent_by = draft.sent_by;
+        row.redacts = draft.redacts.and_then(|(target, nid)| self.redaction(&pdu, &target, nid));
+        self.complete(engine, &mut row).await;
+        Ok(row)
+    }
+
+    fn build(
+        &self,
+        engine: &Engine,
+        template: EventTemplate,
+        timestamp: Option<MilliSecondsSinceUnixEpoch>,
+    ) -> Result<Pdu, RoomError> {
+        let fetch_state = |event_type: &StateEventType, key: &str| self.pdu(event_type, key).cloned();
+        let auth_events = auth::auth_events_for(&template, self.rules, fetch_state)?;
+        let prev_events: Vec<_> =
+            self.heads.iter().take(MAX_PREV_EVENTS).map(|head| head.reference.clone()).collect();
+        let auth_references: Vec<_> =
+            auth_events.iter().map(|event| myelin_events::EventReference::to(event)).collect();
+        let is_create = template.event_type == ruma::events::TimelineEventType::RoomCreate;
+        let is_hash = self.rules.authorization.room_create_event_id_as_room_id;
+        let context = EventContext {
+            rules: self.rules,
+            room_id: (!(is_create && is_hash)).then_some(&*self.room_id),
+            prev_events: &prev_events,
+            auth_events: &auth_references,
+            depth: match self.heads.iter().map(|head| head.depth).max() {
+                Some(deepest) => next_depth(deepest),
+                None => 1,
+            },
+            origin_server_ts: timestamp.unwrap_or_else(|| engine.now()),
+            key: &engine.options.signing_key,
+        };
+        let pdu = build(template, &context)?;
+        // The current state is what it selects its auth events from, so both checks of the rules are one.
+        let create = self.pdu(&StateEventType::RoomCreate, "");
+        let fetch = |event_id: &EventId| {
+            let candidates = auth_events.iter().chain(create);
+            candidates.into_iter().find(|event| event.event_id() == event_id).cloned()
+        };
+        auth::check_auth_events(&pdu, fetch)?;
+        Ok(pdu)
+    }
+
+    /// What the event does to the current state, if it comes behind all forward extremities.
+    pub fn own_change(&self, pdu: &Arc<Pdu>, numbers: StateNumbers) -> Option<StateChange> {
+        let state_key = pdu.state_key()?;
+        let event_type: StateEventType = pdu.event_type().to_string().into();
+        let replaced = self.pdu(&event_type, state_key).cloned();
+        Some(StateChange {
+            event_type,
+            state_key: state_key.into(),
+            event: Some(pdu.clone()),
+            replaced,
+            numbers,
+        })
+    }
+
+    /// What a redaction does, if it takes effect.
+    pub fn redaction(&self, redaction: &Pdu, target: &Arc<Pdu>, nid: EventNid) -> Option<Redacted> {
+        if !self.power_levels.as_ref()?.redaction_applies(redaction, target) {
+            return None;
+        }
+        let parent_id = Relation::of(target).map(|relation| relation.event_id);
+        Some(Redacted { pdu: redact_shared(target), nid, parent_id })
+    }
+
+    /// Adds what follows from the event: its relation, its thread, what push rules make of it.
+    pub async fn complete(&self, engine: &Engine, row: &mut EventRow) {
+        row.relation = Relation::of(&row.pdu);
+        row.thread_id = self.thread_of(row);
+        if !row.timeline {
+            return;
+        }
+        row.push = self.push_outcome(engine, &row.pdu).await;
+    }
+
+    /// The thread that an event says to be in, or that the event is in which it annotates or edits. Only the latest
+    /// events are looked at for that: nobody is notified of what is said about old ones.
+    fn thread_of(&self, row: &EventRow) -> Option<OwnedEventId> {
+        let relation = row.relation.as_ref()?;
+        match RelatesTo::of(&row.pdu).thread_root() {
+            Some(root) => Some(root.clone()),
+            None => self.recent.get(&relation.event_id)?.thread_id.clone(),
+        }
+    }
+
+    async fn push_outcome(&self, engine: &Engine, pdu: &Pdu) -> PushOutcome {
+        let Some(power_levels) = &self.power_levels else { return PushOutcome::default() };
+        let sender = self.pdu(&StateEventType::RoomMember, pdu.sender().as_str());
+        let member = sender.and_then(|event| myelin_events::MemberContent::of(event));
+        let context = PushContext {
+            pdu,
+            joined_members: self.joined_members,
+            power_levels,
+            sender_display_name: member.as_ref().and_then(|member| member.displayname.as_deref()),
+            local_members: &self.local_members,
+        };
+        engine.push.evaluate(context).await
+    }
+}
+
+/// The flags that an event has by itself.
+pub(crate) fn flags_of(pdu: &Pdu, engine: &Engine) -> i16 {
+    let is_local = pdu.sender().server_name() == engine.options.server_name;
+    (if contains_url(pdu) { flags::CONTAINS_URL } else { 0 }) | (if is_local { flags::LOCAL } else { 0 })
+}

@@ -1,0 +1,251 @@
+//! [`Rooms`]: the handle, and the rooms that are in memory.
+
+use std::{
+    ops::DerefMut,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use myelin_leases::{LeaseError, Session};
+use myelin_replication::StreamWriter;
+use myelin_storage::{Database, strings::Strings};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
+use tokio::sync::Semaphore;
+
+use crate::{
+    EventRow, EventStream, Profiles, PushEvaluator, RoomError, RoomsOptions,
+    numbers::Numbers,
+    resident::{self, Draft, Pending, Resident},
+    shards::{SHARDS, lease_of, shard_of},
+};
+
+mod residency;
+
+use residency::{Residency, Turn};
+
+/// Tasks that may wait for one room at a time; more are refused.
+const MAX_WAITING: usize = 1024;
+/// Resolutions of states that are computed at the same time.
+const HEAVY_TASKS: usize = 2;
+
+/// All changes of rooms go through this. Clones are the same engine.
+#[derive(Clone)]
+pub struct Rooms(pub(crate) Arc<Engine>);
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rooms").field("resident", &self.0.residency).finish_non_exhaustive()
+    }
+}
+
+/// What the operations work with.
+pub(crate) struct Engine {
+    pub database: Database,
+    pub options: RoomsOptions,
+    pub numbers: Numbers,
+    pub writer: StreamWriter<EventStream>,
+    pub profiles: Arc<dyn Profiles>,
+    pub push: Arc<dyn PushEvaluator>,
+    /// For what would hold a thread for long.
+    pub heavy: Semaphore,
+    /// When the last room was made, see [`Engine::creation_time`].
+    last_creation: AtomicU64,
+    /// By shard, whether this process writes it.
+    held: Box<[bool]>,
+    residency: Residency,
+}
+
+impl Engine {
+    /// The present moment.
+    pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
+        MilliSecondsSinceUnixEpoch(UInt::try_from(self.options.clock.now()).unwrap_or(UInt::MAX))
+    }
+
+    /// The present moment, or a little later: no two rooms are made at the same, since from room version 12 on two
+    /// rooms of one user that begin with the same event are the same room.
+    pub fn creation_time(&self) -> MilliSecondsSinceUnixEpoch {
+        let now = self.options.clock.now();
+        let later = |last: u64| Some(now.max(last + 1));
+        let last = self.last_creation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let time = now.max(last.unwrap_or_default() + 1);
+        MilliSecondsSinceUnixEpoch(UInt::try_from(time).unwrap_or(UInt::MAX))
+    }
+}
+
+impl Rooms {
+    /// Takes the leases of all shards of rooms and starts the engine. `writer` is this process's writer of the events
+    /// stream, started under `session`.
+    ///
+    /// # Errors
+    /// If the leases can't be asked for. Rooms of shards that others hold answer [`RoomError::NotHere`].
+    pub async fn start(
+        database: Database,
+        session: &Session,
+        writer: StreamWriter<EventStream>,
+        strings: Strings,
+        options: RoomsOptions,
+        profiles: Arc<dyn Profiles>,
+        push: Arc<dyn PushEvaluator>,
+    ) -> Result<Self, LeaseError> {
+        let leases: Vec<String> = (0..SHARDS).map(lease_of).collect();
+        let names: Vec<&str> = leases.iter().map(String::as_str).collect();
+        let ours = session.acquire(&names).await?;
+        let held = leases.iter().map(|lease| ours.contains(lease)).collect();
+        let residency = Residency::new(options.max_resident_rooms, options.max_resident_bytes);
+        Ok(Self(Arc::new(Engine {
+            numbers: Numbers::new(database.clone(), strings),
+            heavy: Semaphore::new(HEAVY_TASKS),
+            database,
+            options,
+            writer,
+            profiles,
+            push,
+            last_creation: AtomicU64::new(0),
+            held,
+            residency,
+        })))
+    }
+
+    /// The server whose users and rooms these are.
+    pub fn server_name(&self) -> &ruma::ServerName {
+        &self.0.options.server_name
+    }
+
+    /// How many rooms are in memory.
+    pub fn resident_rooms(&self) -> usize {
+        self.0.residency.len()
+    }
+
+    /// Takes a turn at a room, which is loaded if it is not in memory.
+    pub(crate) async fn enter(&self, room_id: &RoomId) -> Result<InRoom, RoomError> {
+        let mut turn = self.turn(room_id).await?;
+        // What was built on a commit that failed never was: the database has what is true.
+        if turn.as_ref().is_some_and(|resident| resident.lane.is_broken()) {
+            *turn = None;
+        }
+        if turn.is_none() {
+            let client = self.0.database.get().await?;
+            let now_ms = self.0.options.clock.now();
+            let server_name = &self.0.options.server_name;
+            *turn = Some(resident::load(&client, &self.0.numbers, server_name, room_id, now_ms).await?);
+        }
+        Ok(InRoom { engine: self.0.clone(), turn })
+    }
+
+    /// Takes the first turn at a room that is about to be made, or is known from elsewhere.
+    pub(crate) async fn found(&self, resident: Resident) -> Result<InRoom, RoomError> {
+        let mut turn = self.turn(&resident.room_id.clone()).await?;
+        if turn.is_some() {
+            return Err(RoomError::InvalidRoomState(format!("{} is there already", resident.room_id)));
+        }
+        *turn = Some(resident);
+        Ok(InRoom { engine: self.0.clone(), turn })
+    }
+
+    /// Whether this process writes the rooms of a shard.
+    pub(crate) fn holds(&self, shard: u8) -> bool {
+        self.0.held[usize::from(shard)]
+    }
+
+    async fn turn(&self, room_id: &RoomId) -> Result<Turn, RoomError> {
+        if !self.holds(shard_of(room_id)) {
+            return Err(RoomError::NotHere);
+        }
+        self.0.residency.turn(room_id, MAX_WAITING).await
+    }
+}
+
+/// A turn at a room: nobody else works on it until this is dropped or its events are handed over.
+pub(crate) struct InRoom {
+    engine: Arc<Engine>,
+    turn: Turn,
+}
+
+impl std::ops::Deref for InRoom {
+    type Target = Resident;
+
+    fn deref(&self) -> &Resident {
+        self.turn.as_ref().expect("the room was loaded when the turn was taken")
+    }
+}
+
+impl DerefMut for InRoom {
+    fn deref_mut(&mut self) -> &mut Resident {
+        self.turn.as_mut().expect("the room was loaded when the turn was taken")
+    }
+}
+
+impl InRoom {
+    /// Builds an event behind the current forward extremities.
+    pub async fn compose(&self, draft: Draft) -> Result<EventRow, RoomError> {
+        let resident: &Resident = self;
+        resident.compose(&self.engine, draft).await
+    }
+
+    /// Takes in rows of which the later build on the earlier, without writing them yet.
+    pub fn apply(&mut self, row: &EventRow) {
+        let engine = self.engine.clone();
+        (**self).apply(row, &engine.options.server_name);
+    }
+
+    /// Hands rows over that were [applied](Self::apply) already.
+    ///
+    /// # Errors
+    /// If they were not taken; the memory of the room is dropped then.
+    pub fn hand_over_applied(mut self, rows: Vec<EventRow>) -> Result<Pending, RoomError> {
+        match self.engine.writer.append_in(&self.lane, rows) {
+            Ok(appending) => {
+                let pending = Pending::new(appending);
+                self.latest = Some(pending.clone());
+                Ok(pending)
+            }
+            Err(error) => {
+                *self.turn = None;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Hands a row over and takes it in; the next turn builds on it while it is being committed.
+    pub fn hand_over(&mut self, row: EventRow) -> Result<Pending, RoomError> {
+        let appending = self.engine.writer.append_in(&self.lane, vec![row.clone()])?;
+        self.apply(&row);
+        let pending = Pending::new(appending);
+        self.latest = Some(pending.clone());
+        Ok(pending)
+    }
+
+    /// Ends the turn and waits for the commit.
+    pub async fn write(mut self, row: EventRow) -> Result<OwnedEventId, RoomError> {
+        let event_id = row.pdu.event_id().clone();
+        let pending = self.hand_over(row)?;
+        drop(self);
+        pending.committed().await?;
+        Ok(event_id)
+    }
+
+    /// Ends the turn with an event that is there already, once that is committed.
+    pub async fn already(self, event_id: OwnedEventId) -> Result<OwnedEventId, RoomError> {
+        let latest = self.latest.clone();
+        let in_flight = self.lane.in_flight();
+        drop(self);
+        match latest.filter(|_| in_flight > 0) {
+            Some(latest) => latest.committed().await.map(|()| event_id),
+            None => Ok(event_id),
+        }
+    }
+
+    /// Waits, within the turn, until all that was handed over is committed: then the database has all of the room.
+    pub async fn quiet(&self) -> Result<(), RoomError> {
+        match self.latest.clone() {
+            Some(latest) => latest.committed().await,
+            None => Ok(()),
+        }
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}

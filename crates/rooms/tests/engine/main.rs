@@ -1,0 +1,8 @@
+//! The room engine on a real database.
+
+mod create;
+mod memberships;
+mod send;
+mod state_store;
+mod upgrade;
+mod world;

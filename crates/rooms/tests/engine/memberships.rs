@@ -1,0 +1,163 @@
+//! Joining, inviting, leaving, and being removed.
+
+use myelin_rooms::{ChangeMembership, MemberProfile, MembershipAction, RoomError};
+use ruma::{RoomVersionId, room_alias_id};
+use serde_json::json;
+
+use crate::world::{ALICE, BOB, CAROL, World, user};
+use MembershipAction::{Ban, Invite, Join, Kick, Knock, Leave, Unban};
+
+#[tokio::test]
+async fn memberships_follow_the_rules() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.set(ALICE, &room_id, "m.room.join_rules", "", json!({"join_rule": "invite"})).await.unwrap();
+    // Who does what to whom, and what the target is then; nothing if it is refused.
+    let steps = [
+        (BOB, Join, BOB, None),
+        (ALICE, Kick, BOB, None),
+        (ALICE, Invite, BOB, Some("invite")),
+        (BOB, Leave, BOB, Some("leave")),
+        (BOB, Join, BOB, None),
+        (ALICE, Invite, BOB, Some("invite")),
+        (BOB, Join, BOB, Some("join")),
+        (ALICE, Invite, BOB, None),
+        (BOB, Kick, ALICE, None),
+        (BOB, Ban, ALICE, None),
+        (ALICE, Unban, BOB, None),
+        (ALICE, Ban, BOB, Some("ban")),
+        (ALICE, Kick, BOB, None),
+        (ALICE, Invite, BOB, None),
+        (BOB, Leave, BOB, None),
+        (ALICE, Unban, BOB, Some("leave")),
+        (BOB, Knock, BOB, None),
+        (ALICE, Invite, BOB, Some("invite")),
+        (ALICE, Kick, BOB, Some("leave")),
+        (ALICE, Leave, ALICE, Some("leave")),
+        (ALICE, Leave, ALICE, None),
+    ];
+    for (number, (sender, action, target, expected)) in steps.into_iter().enumerate() {
+        let outcome = world.change(sender, &room_id, action, target).await;
+        assert_eq!(
+            outcome.is_ok(),
+            expected.is_some(),
+            "step {number}: {sender} {action:?} {target}: {outcome:?}"
+        );
+        if let Some(expected) = expected {
+            assert_eq!(
+                world.content(&room_id, "m.room.member", target)["membership"],
+                expected,
+                "step {number}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn joining_again_says_nothing_new() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    let first = world.join(BOB, &room_id).await.unwrap();
+    assert_eq!(world.join(BOB, &room_id).await.unwrap(), first);
+    let world = world.restart().await;
+    assert_eq!(world.join(BOB, &room_id).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_knock_can_be_answered_by_an_invite() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.set(ALICE, &room_id, "m.room.join_rules", "", json!({"join_rule": "knock"})).await.unwrap();
+    world.change(BOB, &room_id, Knock, BOB).await.unwrap();
+    assert!(world.join(BOB, &room_id).await.is_err());
+    world.change(ALICE, &room_id, Invite, BOB).await.unwrap();
+    world.join(BOB, &room_id).await.unwrap();
+}
+
+#[tokio::test]
+async fn members_of_one_room_may_join_another_that_is_restricted_to_them() {
+    let world = World::new().await;
+    for (version, rule) in [(RoomVersionId::V9, "restricted"), (RoomVersionId::V12, "knock_restricted")] {
+        let (space, room_id) = (world.room().await, world.room_of_version(version).await);
+        let rules = json!({"join_rule": rule, "allow": [{"type": "m.room_membership", "room_id": space}]});
+        world.set(ALICE, &room_id, "m.room.join_rules", "", rules).await.unwrap();
+        let refused = world.join(BOB, &room_id).await;
+        assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+        world.join(BOB, &space).await.unwrap();
+        world.join(BOB, &room_id).await.unwrap();
+        let member = world.content(&room_id, "m.room.member", BOB);
+        assert_eq!(member["join_authorised_via_users_server"], ALICE);
+        world.change(ALICE, &room_id, Leave, ALICE).await.unwrap();
+        let levels = world.content(&room_id, "m.room.power_levels", "");
+        assert_eq!(levels["invite"], 50, "so that Bob can vouch for nobody");
+        world.join(CAROL, &space).await.unwrap();
+        let refused = world.join(CAROL, &room_id).await;
+        assert!(matches!(refused, Err(RoomError::UnableToAuthoriseJoin)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn guests_come_in_where_the_room_lets_them() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    let mut request = ChangeMembership::new(user(BOB), room_id.clone(), Join);
+    request.is_guest = true;
+    let refused = world.rooms.change_membership(request.clone()).await;
+    assert!(matches!(refused, Err(RoomError::GuestsForbidden)), "{refused:?}");
+    world.set(ALICE, &room_id, "m.room.guest_access", "", json!({"guest_access": "can_join"})).await.unwrap();
+    world.rooms.change_membership(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_room_is_forgotten_only_by_who_left_it() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.join(BOB, &room_id).await.unwrap();
+    let refused = world.rooms.forget(&user(BOB), &room_id).await;
+    assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+    world.change(BOB, &room_id, Leave, BOB).await.unwrap();
+    world.rooms.forget(&user(BOB), &room_id).await.unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM memberships WHERE forgotten").await, 1);
+    world.join(BOB, &room_id).await.unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM memberships WHERE forgotten").await, 0);
+}
+
+#[tokio::test]
+async fn a_new_profile_reaches_the_rooms_that_the_user_is_in() {
+    let world = World::new().await;
+    let (first, second, left) = (world.room().await, world.room().await, world.room().await);
+    for room_id in [&first, &second, &left] {
+        world.join(BOB, room_id).await.unwrap();
+    }
+    world.change(BOB, &left, Leave, BOB).await.unwrap();
+    let profile =
+        MemberProfile { displayname: Some("Bobby".to_owned()), avatar_url: Some("mxc://x/y".to_owned()) };
+    assert_eq!(world.rooms.update_profile(&user(BOB), &profile).await.unwrap(), 2);
+    let expected = json!({"membership": "join", "displayname": "Bobby", "avatar_url": "mxc://x/y"});
+    assert_eq!(world.content(&first, "m.room.member", BOB), expected);
+    assert_eq!(world.content(&second, "m.room.member", BOB), expected);
+    assert_eq!(world.content(&left, "m.room.member", BOB)["membership"], "leave");
+}
+
+#[tokio::test]
+async fn aliases_belong_to_their_makers_and_to_who_has_the_power() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    let alias = room_alias_id!("#a:one.test");
+    let refused = world.rooms.create_alias(&user(BOB), alias, &room_id).await;
+    assert!(matches!(refused, Err(RoomError::NotJoined)), "{refused:?}");
+    world.join(BOB, &room_id).await.unwrap();
+    world.rooms.create_alias(&user(BOB), alias, &room_id).await.unwrap();
+    let refused = world.rooms.create_alias(&user(ALICE), alias, &room_id).await;
+    assert!(matches!(refused, Err(RoomError::AliasTaken(_))), "{refused:?}");
+    let canonical = json!({"alias": alias, "alt_aliases": ["#none:one.test"]});
+    let refused = world.set(ALICE, &room_id, "m.room.canonical_alias", "", canonical).await;
+    assert!(matches!(refused, Err(RoomError::BadAlias(_))), "{refused:?}");
+    world.set(ALICE, &room_id, "m.room.canonical_alias", "", json!({"alias": alias})).await.unwrap();
+    world.join(CAROL, &room_id).await.unwrap();
+    let refused = world.rooms.delete_alias(&user(CAROL), alias, false).await;
+    assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+    world.rooms.delete_alias(&user(ALICE), alias, false).await.unwrap();
+    assert_eq!(world.content(&room_id, "m.room.canonical_alias", ""), json!({}));
+    assert!(world.rooms.list_aliases(&room_id).await.unwrap().is_empty());
+}
