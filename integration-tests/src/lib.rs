@@ -31,4 +31,4 @@ pub use api::{Answer, Api, PATIENCE};
 pub use server::{Options, Server};
 pub use sync::{Sync, Syncer};
 pub use timeline::Timelines;
-pub use user::User;
+pub use user::{User, path_segment};

@@ -151,7 +151,7 @@ impl Drop for RealClient {
 /// The Python of the virtual environment that `make prepare` makes in the build folder.
 fn python() -> PathBuf {
     let executable = env::current_exe().expect("this program has a path");
-    let build_folder = executable.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    let build_folder = executable.ancestors().find(|folder| folder.join(".rustc_info.json").exists());
 
     build_folder.unwrap_or(Path::new("target")).join("clients/venv/bin/python")
 }

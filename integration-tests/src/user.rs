@@ -169,7 +169,7 @@ impl User {
 }
 
 /// Percent-encodes what can't stand in a segment of a path or a value of a query.
-pub(crate) fn path_segment(text: &str) -> String {
+pub fn path_segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {

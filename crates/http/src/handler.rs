@@ -32,8 +32,12 @@ pub trait Caller<S>: Sized {
 /// The endpoint's paths and its method come from the request's type. Authentication comes before the body is
 /// looked at, so that a stranger learns nothing from our parser.
 ///
-/// The future runs on the shared runtime. Where the client goes away, a `GET` is dropped at its next await point
-/// while anything else runs to its end: a half-done write is nobody's wish.
+/// The future is polled once on the listener's thread and, if it has to wait, goes on as a task of the shared
+/// runtime. A handler that computes for more than a millisecond gives that to a pool, or calls
+/// `tokio::task::yield_now` first, so that it does not hold up the thread's other connections.
+///
+/// Where the client goes away, a `GET` is dropped at its next await point while anything else runs to its end: a
+/// half-done write is nobody's wish.
 pub trait Handler<S, Arguments>: Clone + Send + Sync + 'static {
     /// The request's type.
     type Request: IncomingRequest;

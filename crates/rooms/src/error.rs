@@ -1,6 +1,6 @@
 //! Why the engine refuses.
 
-use myelin_events::{BuildError, NotAllowed};
+use myelin_events::{BuildError, MalformedEvent, NotAllowed};
 use myelin_replication::WriteError;
 use myelin_storage::StorageError;
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId};
@@ -84,6 +84,12 @@ impl From<WriteError> for RoomError {
             WriteError::Overloaded => Self::Overloaded,
             other => Self::Unavailable(other),
         }
+    }
+}
+
+impl From<MalformedEvent> for RoomError {
+    fn from(error: MalformedEvent) -> Self {
+        StorageError::Inconsistent(format!("a stored event: {error}")).into()
     }
 }
 

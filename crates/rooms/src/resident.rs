@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use myelin_events::{EventReference, Pdu, PowerLevels, Rules, member::MemberContent};
+use myelin_events::{Pdu, PowerLevels, Rules, member::MemberContent};
 use myelin_replication::Lane;
 use ruma::{
     OwnedEventId, OwnedRoomId, RoomVersionId, ServerName, UserId,
@@ -26,18 +26,13 @@ pub(crate) use transactions::{TransactionKey, Transactions};
 /// A forward extremity.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
-    pub reference: EventReference,
+    pub pdu: Arc<Pdu>,
     pub nid: EventNid,
-    pub depth: u64,
 }
 
 impl Head {
-    pub fn of(pdu: &Pdu, nid: EventNid) -> Self {
-        Self { reference: EventReference::to(pdu), nid, depth: pdu.depth() }
-    }
-
     pub fn event_id(&self) -> &OwnedEventId {
-        &self.reference.event_id
+        self.pdu.event_id()
     }
 }
 
@@ -114,7 +109,7 @@ impl Resident {
         }
         let joins_heads = row.timeline || self.heads.is_empty();
         if joins_heads && row.timeline {
-            let own = Head::of(&row.pdu, row.nid);
+            let own = Head { pdu: row.pdu.clone(), nid: row.nid };
             match &row.writing.heads {
                 None => self.heads = vec![own],
                 Some(ids) => {

@@ -26,4 +26,4 @@ mod server;
 
 pub use database::TestDatabase;
 pub use migrated::MigratedDatabase;
-pub use server::{Durability, TestServer};
+pub use server::TestServer;

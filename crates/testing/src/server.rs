@@ -16,15 +16,6 @@ use tokio_postgres::{Client, Config, NoTls, config::Host};
 /// The script that makes, starts and stops private PostgreSQL servers.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dev/postgres");
 
-/// What [`TestServer::started_in`] makes of a server's durability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Syncs to disk at every commit, as in production.
-    Durable,
-    /// Never syncs: several times faster, and a crash of the machine loses everything.
-    Fast,
-}
-
 /// A PostgreSQL server on which databases may be made and dropped at will.
 #[derive(Debug)]
 pub struct TestServer {
@@ -69,25 +60,6 @@ impl TestServer {
         ensure!(config.get_user().is_some(), "the PostgreSQL of the tests needs a user name");
 
         Ok(Self { config, _in_use: None })
-    }
-
-    /// A server of its own kept in `folder`, started unless it is running. The caller ends it: see [`TestServer::stop`].
-    pub async fn started_in(folder: &Path, durability: Durability) -> anyhow::Result<Self> {
-        let flag = match durability {
-            Durability::Durable => Some("--durable"),
-            Durability::Fast => None,
-        };
-        let folder = folder.to_path_buf();
-        let socket = tokio::task::spawn_blocking(move || run_script("start", &folder, flag))
-            .await
-            .context("dev/postgres")??;
-
-        Self::at(&socket)
-    }
-
-    /// Ends the server kept in `folder`; its data stay.
-    pub fn stop(folder: &Path) -> anyhow::Result<()> {
-        run_script("stop", folder, None).map(drop)
     }
 
     /// The server of the build folder, shared with other test processes.
@@ -169,13 +141,14 @@ fn run_script(command: &str, folder: &Path, flag: Option<&str>) -> anyhow::Resul
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The build folder (`target`) that holds the running test: cargo marks it as a cache.
+/// The build folder (`target`) that holds the running test: where cargo notes what it learned of the compiler. (It also
+/// marks a folder as a cache, but only one that it made itself, and `dev/prepare` may have been there first.)
 fn build_folder() -> anyhow::Result<PathBuf> {
     let executable = env::current_exe().context("finding the test's own executable")?;
 
     executable
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").exists())
+        .find(|folder| folder.join(".rustc_info.json").exists())
         .map(Path::to_path_buf)
         .with_context(|| format!("{} lies in no build folder of cargo", executable.display()))
 }

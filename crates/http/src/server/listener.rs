@@ -237,13 +237,12 @@ impl Drop for UnixSocket {
 
 pub(super) fn bind_all(addresses: &[Bind]) -> Result<Vec<Bound>, StartError> {
     let mut bound = Vec::new();
-    for address in addresses {
+    for address in in_order(addresses) {
         match address {
             Bind::Tcp(tcp) => match bind_tcp(*tcp) {
                 Ok((listener, address)) => bound.push(Bound::Tcp(listener, address)),
-                // Linux lets `::` listen for IPv4 too, and Synapse's sample configuration names both.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_covered(*tcp, addresses) => {
-                    tracing::debug!(%address, "covered by the listener on ::");
+                Err(error) if is_covered(*tcp, &error, addresses) => {
+                    tracing::debug!(%address, %error, "covered by the other wildcard address");
                 }
                 Err(error) => return Err(StartError::io(address, error)),
             },
@@ -256,6 +255,29 @@ pub(super) fn bind_all(addresses: &[Bind]) -> Result<Vec<Bound>, StartError> {
     Ok(bound)
 }
 
+/// `::` first: Linux lets it listen for IPv4 too, but not if `0.0.0.0` is taken.
+fn in_order(addresses: &[Bind]) -> Vec<&Bind> {
+    let is_dual = |address: &&Bind| matches!(address, Bind::Tcp(tcp) if tcp.ip() == Ipv6Addr::UNSPECIFIED);
+    let (dual, others): (Vec<_>, Vec<_>) = addresses.iter().partition(is_dual);
+    dual.into_iter().chain(others).collect()
+}
+
+/// Synapse's default names both wildcard addresses. `::` takes IPv4 along where there is IPv6, and where there is
+/// none `0.0.0.0` is all that can be had.
+fn is_covered(address: SocketAddr, error: &io::Error, all: &[Bind]) -> bool {
+    let (other, harmless) = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => {
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), error.kind() == io::ErrorKind::AddrInUse)
+        }
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            let taken = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
+            (IpAddr::V4(Ipv4Addr::UNSPECIFIED), !taken)
+        }
+        _ => return false,
+    };
+    harmless && all.contains(&Bind::Tcp(SocketAddr::new(other, address.port())))
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<(std::net::TcpListener, SocketAddr)> {
     const BACKLOG: u32 = 2048;
 
@@ -266,11 +288,6 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(std::net::TcpListener, SocketAdd
     let listener = socket.listen(BACKLOG)?.into_std()?;
     let address = listener.local_addr()?;
     Ok((listener, address))
-}
-
-fn is_covered(address: SocketAddr, all: &[Bind]) -> bool {
-    let dual = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port());
-    address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && all.contains(&Bind::Tcp(dual))
 }
 
 fn bind_unix(bind: &Bind, path: &Path, mode: u32) -> Result<UnixListener, StartError> {
@@ -292,4 +309,29 @@ fn bind_unix(bind: &Bind, path: &Path, mode: u32) -> Result<UnixListener, StartE
     let listener = UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_wildcard_addresses_cover_each_other_and_nothing_else_does() {
+        let bind = |address: &str| Bind::Tcp(address.parse().unwrap());
+        let all = [bind("0.0.0.0:8008"), bind("127.0.0.1:8008"), bind("[::]:8008")];
+        assert_eq!(in_order(&all), [&all[2], &all[0], &all[1]]);
+
+        let check = |address: &str, kind: io::ErrorKind, all: &[Bind], covered: bool| {
+            let error = io::Error::from(kind);
+            assert_eq!(is_covered(address.parse().unwrap(), &error, all), covered, "{address} {kind}");
+        };
+        check("0.0.0.0:8008", io::ErrorKind::AddrInUse, &all, true);
+        check("0.0.0.0:8008", io::ErrorKind::PermissionDenied, &all, false);
+        check("0.0.0.0:8009", io::ErrorKind::AddrInUse, &all, false);
+        check("0.0.0.0:8008", io::ErrorKind::AddrInUse, &all[..2], false);
+        check("127.0.0.1:8008", io::ErrorKind::AddrInUse, &all, false);
+        check("[::]:8008", io::ErrorKind::Unsupported, &all, true);
+        check("[::]:8008", io::ErrorKind::AddrInUse, &all, false);
+        check("[::]:8008", io::ErrorKind::Unsupported, &all[1..], false);
+    }
 }

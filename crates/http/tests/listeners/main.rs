@@ -68,7 +68,9 @@ async fn echo(_: App, request: RawRequest) -> Result<RawResponse, ApiError> {
 async fn wait(app: App, _: RawRequest) -> Result<RawResponse, ApiError> {
     let _gone = Gone(app.gone.clone());
     app.begun.notify_one();
-    app.go_on.notified().await;
+    // The timer belongs to the runtime of the test, wherever this is polled first.
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, app.go_on.notified()).await.map_err(ApiError::internal)?;
     app.finished.store(true, Ordering::SeqCst);
     Ok(RawResponse::json("{}"))
 }
@@ -104,6 +106,11 @@ async fn panics(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
     panic!("a handler's mistake");
 }
 
+async fn panics_later(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
+    tokio::task::yield_now().await;
+    panic!("a handler's mistake, after it had to wait");
+}
+
 async fn fails(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
     Err(ApiError::internal("the password is hunter2"))
 }
@@ -124,6 +131,7 @@ fn router(app: &App) -> Router {
     routes.add_raw(Method::GET, "/big", big);
     routes.add_raw(Method::GET, "/streamed", streamed);
     routes.add_raw(Method::GET, "/panics", panics);
+    routes.add_raw(Method::GET, "/panics-later", panics_later);
     routes.add_raw(Method::GET, "/fails", fails);
     routes.build()
 }
@@ -284,6 +292,7 @@ async fn a_panic_costs_one_request() {
     let server = start(&App::default());
     let mut connection = Connection::open(server.addresses()[0]).await;
     assert_eq!(connection.ask("GET /panics", &[], "").await.status, 500);
+    assert_eq!(connection.ask("GET /panics-later", &[], "").await.status, 500);
     assert_eq!(connection.ask("GET /echo", &[], "").await.status, 200, "even the connection goes on");
 }
 

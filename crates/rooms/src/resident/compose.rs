@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use myelin_events::{
-    EventContext, EventTemplate, Pdu, RelatesTo, auth,
+    EventContext, EventReference, EventTemplate, MalformedEvent, Pdu, RelatesTo, auth,
     build::build,
     limits::{MAX_PREV_EVENTS, next_depth},
-    redact::redact_shared,
+    redact::redact,
     relations::contains_url,
 };
 use myelin_storage::{events::flags, strings::StringId};
@@ -85,7 +85,9 @@ impl Resident {
             ..Writing::default()
         };
         row.sent_by = draft.sent_by;
-        row.redacts = draft.redacts.and_then(|(target, nid)| self.redaction(&pdu, &target, nid));
+        if let Some((target, nid)) = draft.redacts {
+            row.redacts = self.redaction(&pdu, &target, nid)?;
+        }
         self.complete(engine, &mut row).await;
         Ok(row)
     }
@@ -98,10 +100,13 @@ impl Resident {
     ) -> Result<Pdu, RoomError> {
         let fetch_state = |event_type: &StateEventType, key: &str| self.pdu(event_type, key).cloned();
         let auth_events = auth::auth_events_for(&template, self.rules, fetch_state)?;
-        let prev_events: Vec<_> =
-            self.heads.iter().take(MAX_PREV_EVENTS).map(|head| head.reference.clone()).collect();
-        let auth_references: Vec<_> =
-            auth_events.iter().map(|event| myelin_events::EventReference::to(event)).collect();
+        let heads = self.heads.iter().take(MAX_PREV_EVENTS);
+        let prev_events =
+            heads.map(|head| EventReference::to(&head.pdu)).collect::<Result<Vec<_>, MalformedEvent>>()?;
+        let auth_references = auth_events
+            .iter()
+            .map(|event| EventReference::to(event))
+            .collect::<Result<Vec<_>, MalformedEvent>>()?;
         let is_create = template.event_type == ruma::events::TimelineEventType::RoomCreate;
         let is_hash = self.rules.authorization.room_create_event_id_as_room_id;
         let context = EventContext {
@@ -109,7 +114,7 @@ impl Resident {
             room_id: (!(is_create && is_hash)).then_some(&*self.room_id),
             prev_events: &prev_events,
             auth_events: &auth_references,
-            depth: match self.heads.iter().map(|head| head.depth).max() {
+            depth: match self.heads.iter().map(|head| head.pdu.depth()).max() {
                 Some(deepest) => next_depth(deepest),
                 None => 1,
             },
@@ -142,12 +147,19 @@ impl Resident {
     }
 
     /// What a redaction does, if it takes effect.
-    pub fn redaction(&self, redaction: &Pdu, target: &Arc<Pdu>, nid: EventNid) -> Option<Redacted> {
-        if !self.power_levels.as_ref()?.redaction_applies(redaction, target) {
-            return None;
+    pub fn redaction(
+        &self,
+        redaction: &Pdu,
+        target: &Pdu,
+        nid: EventNid,
+    ) -> Result<Option<Redacted>, MalformedEvent> {
+        let applies =
+            self.power_levels.as_ref().is_some_and(|levels| levels.redaction_applies(redaction, target));
+        if !applies {
+            return Ok(None);
         }
         let parent_id = Relation::of(target).map(|relation| relation.event_id);
-        Some(Redacted { pdu: redact_shared(target), nid, parent_id })
+        Ok(Some(Redacted { pdu: Arc::new(redact(target)?), nid, parent_id }))
     }
 
     /// Adds what follows from the event: its relation, its thread, what push rules make of it.

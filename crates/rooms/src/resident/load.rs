@@ -1,6 +1,6 @@
 //! Reading a room from the database.
 
-use myelin_events::{Pdu, Rules, rules};
+use myelin_events::{Rules, rules};
 use myelin_storage::{
     Client, StorageError,
     events::{self, StoredEvent},
@@ -89,8 +89,8 @@ async fn set_state(
 /// The forward extremities after the last event of the timeline.
 async fn heads(client: &Client, resident: &Resident, last: &StoredEvent) -> Result<Vec<Head>, RoomError> {
     let head = |event: &StoredEvent| -> Result<Head, StorageError> {
-        let pdu: std::sync::Arc<Pdu> = stored(&resident.room_id, resident.rules, event)?;
-        Ok(Head::of(&pdu, EventNid(event.event_nid)))
+        let pdu = stored(&resident.room_id, resident.rules, event)?;
+        Ok(Head { pdu, nid: EventNid(event.event_nid) })
     };
     let Some(ids) = &last.heads else { return Ok(vec![head(last)?]) };
     let ids: Vec<OwnedEventId> = serde_json::from_str(ids)

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::world::{ALICE, World};
 
+#[expect(clippy::print_stdout, reason = "the figure is what it is for")]
 #[tokio::test]
 async fn a_membership_change_takes_few_bytes_of_state() {
     const CHANGES: i64 = 500;

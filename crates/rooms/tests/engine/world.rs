@@ -55,9 +55,6 @@ impl Profiles for Names {
 pub struct World {
     pub database: Arc<MigratedDatabase>,
     pub rooms: Rooms,
-    pub feed: Feed<EventStream>,
-    pub clock: ManualClock,
-    pub session: Session,
     seen: Arc<Mutex<Vec<Stamped<EventRow>>>>,
 }
 
@@ -81,9 +78,8 @@ impl World {
         feed.subscribe(move |batch| sink.lock().unwrap().extend_from_slice(batch.rows));
         let writer = StreamWriter::start(pool.clone(), session.clone(), feed.clone());
         let key = ServerSigningKey::from_seed("test", [1; 32]).unwrap();
-        let clock = ManualClock::starting_at(1_700_000_000_000);
         let mut options = RoomsOptions::new(owned_server_name!("one.test"), Arc::new(key));
-        options.clock = Clock::Manual(clock.clone());
+        options.clock = Clock::Manual(ManualClock::starting_at(1_700_000_000_000));
         configure(&mut options);
         let rooms = Rooms::start(
             pool,
@@ -96,7 +92,7 @@ impl World {
         )
         .await
         .unwrap();
-        Self { database, rooms, feed, clock, session, seen }
+        Self { database, rooms, seen }
     }
 
     /// The process ends and another begins.

@@ -1,0 +1,141 @@
+//! A keep-alive HTTP connection that costs next to nothing, so that the figures are the server's and not its client's.
+
+use anyhow::{Context as _, bail, ensure};
+use myelin_integration_tests::User;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// The largest answer that is read: an initial sync has some megabytes.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// A connection of one user.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    authority: String,
+    token: String,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects to a homeserver under its base URL.
+    pub async fn open(base_url: &str, user: &User) -> anyhow::Result<Self> {
+        let authority = base_url.trim_start_matches("http://").to_owned();
+        let stream = TcpStream::connect(&authority).await.context("connecting to the homeserver")?;
+        stream.set_nodelay(true)?;
+
+        Ok(Self {
+            stream,
+            authority,
+            token: user.access_token.clone(),
+            request: Vec::new(),
+            buffer: Vec::with_capacity(1 << 16),
+            body: Vec::new(),
+        })
+    }
+
+    /// Sends a request and reads its whole answer: the status; the body is then in [`Connection::body`].
+    pub async fn request(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<u16> {
+        use std::io::Write as _;
+
+        self.request.clear();
+        write!(
+            self.request,
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            self.authority,
+            self.token,
+            body.len(),
+        )?;
+        self.stream.write_all(&self.request).await?;
+
+        self.read_answer().await
+    }
+
+    /// The body of the last answer.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body of the last answer, parsed.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.body).context("the homeserver's answer is not JSON")
+    }
+
+    async fn read_answer(&mut self) -> anyhow::Result<u16> {
+        let end_of_head = loop {
+            match find(&self.buffer, b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => self.read_more().await?,
+            }
+        };
+        let head = std::str::from_utf8(&self.buffer[..end_of_head]).context("a head in ASCII")?;
+        let status = head.get(9..12).and_then(|text| text.parse().ok()).context("a status")?;
+        let header = |name: &str| {
+            let lines = head.lines().filter_map(|line| line.split_once(':'));
+            lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+        };
+        let length = header("content-length").map(str::parse::<usize>).transpose().context("a length")?;
+        let chunked = header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+        self.buffer.drain(..end_of_head);
+        self.body.clear();
+        match length {
+            Some(length) => self.take(length).await?,
+            None if chunked => self.read_chunks().await?,
+            None => bail!("an answer without a length"),
+        }
+
+        Ok(status)
+    }
+
+    async fn read_chunks(&mut self) -> anyhow::Result<()> {
+        loop {
+            let end_of_line = loop {
+                match find(&self.buffer, b"\r\n") {
+                    Some(at) => break at,
+                    None => self.read_more().await?,
+                }
+            };
+            let line = std::str::from_utf8(&self.buffer[..end_of_line]).context("the size of a chunk")?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).context("the size of a chunk")?;
+            self.buffer.drain(..end_of_line + 2);
+            self.take(size).await?;
+            let body = self.body.len();
+            self.take(2).await?;
+            self.body.truncate(body);
+            if size == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves bytes from the connection to the body.
+    async fn take(&mut self, length: usize) -> anyhow::Result<()> {
+        ensure!(
+            self.body.len() + length <= MAX_ANSWER_BYTES,
+            "an answer of more than {MAX_ANSWER_BYTES} bytes"
+        );
+        while self.buffer.len() < length {
+            self.read_more().await?;
+        }
+        self.body.extend(self.buffer.drain(..length));
+
+        Ok(())
+    }
+
+    async fn read_more(&mut self) -> anyhow::Result<()> {
+        let read = self.stream.read_buf(&mut self.buffer).await?;
+        ensure!(read > 0, "the homeserver closed the connection");
+
+        Ok(())
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
