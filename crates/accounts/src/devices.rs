@@ -4,7 +4,7 @@ use myelin_storage::{
     GenericClient, Result,
     accounts::{devices, sessions, threepids, users},
 };
-use ruma::{DeviceId, OwnedDeviceId, UserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::{Accounts, Device, Login, Restriction, SessionsEnded, Threepid};
 
@@ -116,5 +116,13 @@ impl Accounts {
     /// If the database fails.
     pub async fn threepids(&self, user: &UserId) -> Result<Vec<Threepid>> {
         threepids::list_threepids(&self.db().await?, user).await
+    }
+
+    /// Whose e-mail address or phone number it is.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn threepid_owner(&self, medium: &str, address: &str) -> Result<Option<OwnedUserId>> {
+        threepids::get_owner(&self.db().await?, medium, address).await
     }
 }

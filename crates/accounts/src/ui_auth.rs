@@ -20,6 +20,8 @@ use ruma::{
     },
 };
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{Accounts, Login, LoginError};
 
 /// How long a client may take, as with Synapse.
@@ -32,12 +34,19 @@ pub struct UiAuthRequest<'a> {
     pub login: Option<&'a Login>,
     /// What for, with the path's arguments: a session for one operation is no good for another.
     pub operation: &'a str,
-    /// The hash of the body without `auth`, if that may not change on the way either.
+    /// The hash of the body without `auth` (by [`UiAuthRequest::hash`]), if that may not change on the way either.
     pub request_hash: Option<[u8; 32]>,
     /// The ways to authenticate, each with its stages in order.
     pub flows: &'a [&'a [AuthType]],
     /// Whether it is enough that the user has lately confirmed another request (`ui_auth.session_timeout`).
     pub may_skip: bool,
+}
+
+impl UiAuthRequest<'_> {
+    /// The hash of a request. Equal requests must be equal texts.
+    pub fn hash(body: &str) -> [u8; 32] {
+        Sha256::digest(body).into()
+    }
 }
 
 /// Where a client stands.

@@ -56,7 +56,7 @@ impl IntoApiError for StorageError {
 impl IntoApiError for WriteError {
     fn into_api_error(self) -> ApiError {
         match self {
-            Self::Overloaded | Self::Stopped => overloaded(),
+            Self::Overloaded | Self::Stopped | Self::Superseded => overloaded(),
             Self::Storage(error) if error.is_unstorable_text() => {
                 ApiError::invalid_param("The character U+0000 can't be stored")
             }

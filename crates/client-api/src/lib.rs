@@ -4,14 +4,25 @@
 //! here, they stand in the domain's crates. Start with [`App`], the services that handlers are given, and the callers
 //! ([`LocalUser`] and the like) that stand in their signatures.
 
+mod account;
+mod account_data;
+mod admin;
 mod app;
 mod caller;
+mod capabilities;
+mod device;
 mod discovery;
 mod error;
+mod filter;
 mod limits;
+mod profile;
+mod register;
+mod session;
 mod settings;
+mod tag;
 #[cfg(test)]
 mod testing;
+mod ui_auth;
 
 pub use app::{App, Services};
 pub use caller::{Admin, Anyone, EvenLocked, GuestOrUser, LocalUser, LoggedInCaller, OptionalUser};
@@ -22,6 +33,16 @@ pub use settings::Settings;
 /// The endpoints of the client-server API that this version serves. All others answer `M_UNRECOGNIZED`.
 pub fn routes(app: App) -> Routes<App> {
     let mut routes = Routes::new(app);
+    account::routes(&mut routes);
+    account_data::routes(&mut routes);
+    admin::routes(&mut routes);
+    capabilities::routes(&mut routes);
+    device::routes(&mut routes);
     discovery::routes(&mut routes);
+    filter::routes(&mut routes);
+    profile::routes(&mut routes);
+    register::routes(&mut routes);
+    session::routes(&mut routes);
+    tag::routes(&mut routes);
     routes
 }

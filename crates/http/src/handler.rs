@@ -7,11 +7,14 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use ruma::api::{IncomingRequest, IncomingRequestExt as _};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt as _,
+    error::{DeserializationError, FromHttpRequestError},
+};
 
 use crate::{
     error::ApiError,
-    request::{RawRequest, RequestHead, check_is_object},
+    request::{RawRequest, RequestHead, check_is_object, is_json},
     response::{Answer, RawResponse},
 };
 
@@ -171,7 +174,15 @@ fn convert<R: IncomingRequest>(head: &RequestHead, path_args: &[String]) -> Resu
     let path_args: Vec<&str> = path_args.iter().map(String::as_str).collect();
     // ruma-client-api 0.25 panics on some bodies (`{}` to `POST /login`). Nothing but the request is lost.
     match catch_unwind(AssertUnwindSafe(|| R::try_from_http_request(request, &path_args))) {
-        Ok(result) => result.map_err(ApiError::from),
+        Ok(result) => result.map_err(|error| match &error {
+            // Parsers of ruma's that stop early take the rest of a good body for bad JSON.
+            FromHttpRequestError::Deserialization(DeserializationError::Json(json))
+                if json.is_syntax() && is_json(head.body()) =>
+            {
+                ApiError::bad_json("The request's body does not have what it needs here")
+            }
+            _ => error.into(),
+        }),
         Err(_) => {
             tracing::warn!(endpoint = head.endpoint(), "the conversion of a request panicked");
             Err(ApiError::bad_json("The request could not be understood"))

@@ -205,11 +205,20 @@ impl RawRequest {
 pub(crate) fn check_is_object(body: &[u8]) -> Result<(), ApiError> {
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None | Some(b'{') => Ok(()),
-        Some(_) => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-            Ok(_) => Err(ApiError::bad_json("The request's body must be a JSON object")),
+        Some(_) => match parse_ignoring(body) {
+            Ok(()) => Err(ApiError::bad_json("The request's body must be a JSON object")),
             Err(error) => Err(ApiError::from_json(&error)),
         },
     }
+}
+
+/// Whether a body is JSON at all.
+pub(crate) fn is_json(body: &[u8]) -> bool {
+    parse_ignoring(body).is_ok()
+}
+
+fn parse_ignoring(body: &[u8]) -> serde_json::Result<()> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).map(|_| ())
 }
 
 fn query_param(query: &str, name: &str) -> Option<String> {

@@ -7,7 +7,9 @@ async fn receipts(streams: &TestStreams) -> Receipts {
     let (feed, writer) = streams.stream().await;
     let client = streams.database.get().await.unwrap();
     client
-        .batch_execute("INSERT INTO rooms (room_id, room_version) VALUES ('!one:a', '11'), ('!two:a', '11')")
+        .batch_execute(
+            "INSERT INTO rooms (room_nid, room_id, room_version) VALUES (1, '!one:a', '11'), (2, '!two:a', '11')",
+        )
         .await
         .unwrap();
     Receipts::new(streams.database.clone(), feed, writer)
