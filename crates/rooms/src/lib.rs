@@ -6,10 +6,10 @@
 //! the commit fails.
 //!
 //! - [`Rooms`] and the requests that it takes ([`CreateRoom`], [`SendEvent`], [`ChangeMembership`], …);
-//! - [`stream`]: the rows of the events stream, which is all that leaves the engine.
+//! - [`stream`]: the rows of the events stream, which is all that leaves the engine;
+//! - [`read`]: rooms as their members, and others, may see them.
 //!
-//! What is not here: HTTP, and who may call. What readers are told is made of the stream by `myelin-sync` and by the
-//! read side.
+//! What is not here: HTTP, and who may call. What waiting clients are told is made of the stream by `myelin-sync`.
 
 #![expect(
     dead_code,
@@ -25,6 +25,7 @@ mod numbers;
 mod options;
 mod profiles;
 mod push;
+pub mod read;
 mod redact;
 mod resident;
 mod rooms;

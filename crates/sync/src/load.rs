@@ -201,7 +201,7 @@ impl Engine {
                 continue;
             };
             let event = Rendered::from_stored(room_id, rules, &row.event_id, row.json)?;
-            memberships.insert(*nid, event.membership());
+            memberships.insert(*nid, event.membership().clone());
         }
         Ok(memberships)
     }

@@ -2,6 +2,7 @@
 
 mod create;
 mod memberships;
+mod read;
 mod send;
 mod state_store;
 mod upgrade;

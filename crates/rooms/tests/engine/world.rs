@@ -55,6 +55,8 @@ impl Profiles for Names {
 pub struct World {
     pub database: Arc<MigratedDatabase>,
     pub rooms: Rooms,
+    pub feed: Feed<EventStream>,
+    pub clock: ManualClock,
     seen: Arc<Mutex<Vec<Stamped<EventRow>>>>,
 }
 
@@ -79,7 +81,8 @@ impl World {
         let writer = StreamWriter::start(pool.clone(), session.clone(), feed.clone());
         let key = ServerSigningKey::from_seed("test", [1; 32]).unwrap();
         let mut options = RoomsOptions::new(owned_server_name!("one.test"), Arc::new(key));
-        options.clock = Clock::Manual(ManualClock::starting_at(1_700_000_000_000));
+        let clock = ManualClock::starting_at(1_700_000_000_000);
+        options.clock = Clock::Manual(clock.clone());
         configure(&mut options);
         let rooms = Rooms::start(
             pool,
@@ -92,7 +95,7 @@ impl World {
         )
         .await
         .unwrap();
-        Self { database, rooms, seen }
+        Self { database, rooms, feed, clock, seen }
     }
 
     /// The process ends and another begins.

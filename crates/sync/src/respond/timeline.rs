@@ -12,8 +12,11 @@ use crate::room::{Missing, Room, Selected, Selection, View};
 
 /// How often older events are read in search of those that a filter wants. Each round reads more.
 const ROUNDS: usize = 4;
-/// Events that a cold room reads at least: the next sync then finds them in memory.
+/// Events that a cold room reads at least, so that the next sync finds them in memory; not where many rooms are cold,
+/// as when somebody begins.
 const READ_AT_LEAST: usize = 20;
+/// What is not many.
+const FEW_ROOMS: usize = 8;
 
 impl Context<'_> {
     /// How many events of a room the client wants at most.
@@ -54,7 +57,8 @@ impl Context<'_> {
                 match self.select(plan) {
                     Ok(selected) => *selection = Some(selected),
                     Err(Missing::Older) => {
-                        older.push((plan.room.clone(), self.read_at_once(&plan.room, round)))
+                        let at_least = if plans.len() > FEW_ROOMS { 1 } else { READ_AT_LEAST };
+                        older.push((plan.room.clone(), self.read_at_once(&plan.room, at_least, round)));
                     }
                     Err(Missing::State) => states.push(plan.room.clone()),
                 }
@@ -76,8 +80,8 @@ impl Context<'_> {
         Ok(selections.into_iter().map(|selection| selection.unwrap_or_else(nothing)).collect())
     }
 
-    fn read_at_once(&self, room: &Room, round: usize) -> usize {
-        let limit = self.timeline_limit(&room.room_id).max(READ_AT_LEAST);
+    fn read_at_once(&self, room: &Room, at_least: usize, round: usize) -> usize {
+        let limit = self.timeline_limit(&room.room_id).max(at_least);
         // Filters may let little pass: the farther back, the more at once.
         limit << (2 * round)
     }

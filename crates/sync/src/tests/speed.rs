@@ -4,7 +4,12 @@
 //! cargo test --release -p myelin-sync speed -- --ignored --nocapture
 //! ```
 
-use std::{future::Future, time::Duration};
+#![expect(clippy::print_stdout, reason = "what was measured is what this is for")]
+
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use myelin_rooms::CreateRoom;
@@ -17,6 +22,8 @@ const ROOMS: usize = 300;
 const MEMBERS: usize = 20;
 const EVENTS: usize = 50;
 const WAITING: usize = 200;
+const TIMES: u32 = 5;
+const MANY_TIMES: u32 = 10_000;
 
 /// The CPU time of this thread, which all tasks of a test share.
 fn cpu_time() -> Duration {
@@ -52,44 +59,39 @@ async fn fill_room(world: &World) {
 async fn speed_of_no_news_and_of_beginning() {
     let world = World::new().await;
     stream::iter(0..ROOMS).for_each_concurrent(32, |_| fill_room(&world)).await;
-    let initial = |lazy: bool| SyncRequest {
-        filter: filter_of(json!({"room": {
-            "timeline": {"limit": EVENTS},
-            "state": {"lazy_load_members": lazy},
-        }})),
+    let initial = |limit: usize, lazy: bool| SyncRequest {
+        filter: filter_of(
+            json!({"room": {"timeline": {"limit": limit}, "state": {"lazy_load_members": lazy}}}),
+        ),
         ..World::request(AMY, None)
     };
-    let forever = std::future::pending;
-    for (what, lazy) in [("all members", false), ("lazy", true)] {
-        let engine = world.second_engine();
-        let answer =
-            measured(&format!("initial sync, cold, {what}"), 1, engine.sync(initial(lazy), forever())).await;
-        println!("  {} bytes", answer.unwrap().len());
-        for _ in 0..2 {
-            let answer = engine.sync(initial(lazy), forever());
-            measured(&format!("initial sync, warm, {what}"), 1, answer).await.unwrap();
+    for (limit, lazy) in [(10, false), (10, true), (EVENTS, false)] {
+        let what = format!("{limit} events{}", if lazy { ", lazy" } else { "" });
+        let engines: Vec<_> = (0..TIMES).map(|_| world.second_engine()).collect();
+        for temperature in ["cold", "warm"] {
+            let mut bytes = 0;
+            measured(&format!("initial sync, {temperature}, {what}"), TIMES, async {
+                for engine in &engines {
+                    bytes = engine.sync(initial(limit, lazy), pending()).await.unwrap().len();
+                }
+            })
+            .await;
+            println!("  {bytes} bytes");
         }
     }
-    let short = SyncRequest { filter: filter_of(json!({})), ..initial(false) };
-    let engine = world.second_engine();
-    let answer = measured("initial sync, cold, 10 events", 1, engine.sync(short, forever())).await.unwrap();
+    let room_id = world.room(AMY).await;
+    let engine = &world.sync;
+    let answer = engine.sync(initial(10, false), pending()).await.unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
     let since = next_batch(&answer);
-    let room_id = world.room(AMY).await;
-    measured("no news", 10_000, async {
-        for _ in 0..10_000 {
-            engine.sync(World::request(AMY, Some(since)), forever()).await.unwrap();
+    let incremental = async || {
+        for _ in 0..MANY_TIMES {
+            engine.sync(World::request(AMY, Some(since)), pending()).await.unwrap();
         }
-    })
-    .await;
-    let before = world.sync(World::request(AMY, Some(since))).await;
+    };
+    measured("no news", MANY_TIMES, incremental()).await;
     world.say(AMY, &room_id, "hi").await;
-    measured("one event of 300 rooms", 1000, async {
-        for _ in 0..1000 {
-            world.sync.sync(World::request(AMY, Some(next_batch(&before))), forever()).await.unwrap();
-        }
-    })
-    .await;
+    measured("one event in one of 300 rooms", MANY_TIMES, incremental()).await;
 }
 
 #[tokio::test]
@@ -113,7 +115,7 @@ async fn speed_of_telling_many() {
         let tasks: Vec<_> = requests
             .map(|request| {
                 let sync = world.sync.clone();
-                tokio::spawn(async move { sync.sync(request, std::future::pending()).await.unwrap() })
+                tokio::spawn(async move { sync.sync(request, pending()).await.unwrap() })
             })
             .collect();
         while (0..WAITING).any(|number| !world.sync.0.enter(&user(&member(number))).0.is_asleep()) {
