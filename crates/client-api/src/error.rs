@@ -193,6 +193,7 @@ impl IntoApiError for KeyError {
         match self {
             Self::Malformed(reason) => ApiError::invalid_param(reason),
             Self::NotYours => ApiError::invalid_param("The keys belong to another user or device"),
+            Self::UnknownDevice => ApiError::unknown_token("The device was deleted", false),
             Self::OneTimeKeyExists(_) => ApiError::invalid_param(self.to_string()),
             Self::TooManyOneTimeKeys => ApiError::too_large(self.to_string()),
             Self::InvalidSignature(reason) => {

@@ -1,7 +1,10 @@
 //! Uploading a device's keys
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysupload)).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use myelin_storage::{
     Result, StorageError, Transaction, device_keys,
@@ -119,7 +122,9 @@ type Stored = (Result<Arc<KeyCounts>, KeyError>, Vec<DeviceListRow>);
 async fn store(transaction: &Transaction<'_>, upload: CheckedUpload) -> Result<Stored, StorageError> {
     let CheckedUpload { user_id, device_id, device_keys, one_time_keys, fallback_keys } = upload;
     let (user, device) = (user_id.as_str(), device_id.as_str());
-    one_time_keys::lock_device(transaction, user, device).await?;
+    let Some(counts) = one_time_keys::lock_device(transaction, user, device).await? else {
+        return Ok((Err(KeyError::UnknownDevice), Vec::new()));
+    };
     let known_keys = match &device_keys {
         Some(_) => device_keys::get_device_keys(transaction, user, device).await?,
         None => None,
@@ -132,11 +137,10 @@ async fn store(transaction: &Transaction<'_>, upload: CheckedUpload) -> Result<S
         if let Some(other) = find_other_key(&one_time_keys, &known) {
             return Ok((Err(KeyError::OneTimeKeyExists(other)), Vec::new()));
         }
-        let counts = one_time_keys::count_keys(transaction, &place).await?;
-        let total: u64 = counts.iter().flat_map(|counts| counts.one_time.values()).sum();
-        if total + one_time_keys.len() as u64 > MAX_ONE_TIME_KEYS {
-            return Ok((Err(KeyError::TooManyOneTimeKeys), Vec::new()));
-        }
+    }
+    let kept: u64 = if identity == Identity::Other { 0 } else { counts.one_time.values().sum() };
+    if kept + one_time_keys.len() as u64 > MAX_ONE_TIME_KEYS {
+        return Ok((Err(KeyError::TooManyOneTimeKeys), Vec::new()));
     }
 
     let mut rows = Vec::new();
@@ -204,13 +208,11 @@ impl Identity {
 /// The first of the uploaded keys whose id another key has.
 fn find_other_key(uploaded: &[OneTimeKeyRow], known: &[OneTimeKeyRow]) -> Option<OwnedOneTimeKeyId> {
     let value = |key: &OneTimeKeyRow| serde_json::from_str::<Value>(&key.key_json).ok();
-    let clash = known.iter().find(|known| {
-        uploaded.iter().any(|new| {
-            new.algorithm == known.algorithm
-                && new.key_id == known.key_id
-                && new.key_json != known.key_json
-                && value(new) != value(known)
-        })
+    let known: HashMap<(&str, &str), &OneTimeKeyRow> =
+        known.iter().map(|key| ((key.algorithm.as_str(), key.key_id.as_str()), key)).collect();
+    let clash = uploaded.iter().find(|new| {
+        let known = known.get(&(new.algorithm.as_str(), new.key_id.as_str()));
+        known.is_some_and(|known| new.key_json != known.key_json && value(new) != value(known))
     })?;
     Some(OneTimeKeyId::from_parts(clash.algorithm.as_str().into(), clash.key_id.as_str().into()))
 }
@@ -235,7 +237,8 @@ mod tests {
     #[tokio::test]
     async fn an_upload_can_be_repeated_but_not_put_another_key_under_the_same_id() {
         let services = services().await;
-        let phone = device_id!("PHONE");
+        let phone = phone_id();
+        services.add_device(alice_id(), phone).await;
         let upload = async |keys: &[(&str, Value)]| {
             services.devices.upload_keys(alice_id(), phone, one_time(keys)).await
         };
@@ -274,7 +277,8 @@ mod tests {
     #[tokio::test]
     async fn only_new_identity_keys_are_told_and_they_end_the_one_time_keys_of_the_former() {
         let services = services().await;
-        let phone = device_id!("PHONE");
+        let phone = phone_id();
+        services.add_device(alice_id(), phone).await;
         let (first, second) = (TestKey::new("PHONE"), TestKey::new("PHONE"));
         let (first, second) =
             (device_keys(alice_id(), phone, &first), device_keys(alice_id(), phone, &second));
@@ -299,7 +303,10 @@ mod tests {
                 range.map(|number| (format!("signed_curve25519:{number}"), json!({ "key": "k" }))).collect();
             one_time(&ids.iter().map(|(id, key)| (id.as_str(), key.clone())).collect::<Vec<_>>())
         };
-        let phone = device_id!("PHONE");
+        let phone = phone_id();
+        let none = services.devices.upload_keys(alice_id(), phone, keys(0..1)).await;
+        assert!(matches!(none, Err(KeyError::UnknownDevice)));
+        services.add_device(alice_id(), phone).await;
         services.devices.upload_keys(alice_id(), phone, keys(0..MAX_ONE_TIME_KEYS)).await.unwrap();
         let outcome = services
             .devices

@@ -12,6 +12,7 @@ use crate::{
     DeviceListRow, DeviceListStream, KeyCounts, KeyError,
     device_lists::{RecentChanges, concerns},
     key_counts::KeyCountCache,
+    key_query::QueryCache,
     stream,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     feed: Feed<DeviceListStream>,
     recent: Arc<RecentChanges>,
     counts: Arc<KeyCountCache>,
+    pub queried: Arc<QueryCache>,
 }
 
 impl std::fmt::Debug for Devices {
@@ -49,12 +51,14 @@ impl Devices {
     ) -> Self {
         let counts = Arc::new(KeyCountCache::new());
         let recent = Arc::new(RecentChanges::new((*feed.position()).clone()));
-        let sinks = (counts.clone(), recent.clone());
+        let queried = Arc::new(QueryCache::new());
+        let sinks = (counts.clone(), recent.clone(), queried.clone());
         feed.subscribe(move |batch| {
             sinks.0.apply(batch);
             sinks.1.apply(batch);
+            sinks.2.apply(batch);
         });
-        Self(Arc::new(Inner { database, writer, feed, recent, counts }))
+        Self(Arc::new(Inner { database, writer, feed, recent, counts, queried }))
     }
 
     /// The stream of changes, to wait for it or to be told.

@@ -13,6 +13,9 @@ pub enum KeyError {
     /// The keys say that they are another user's or device's.
     #[error("The keys belong to another user or device")]
     NotYours,
+    /// The device was deleted a moment ago.
+    #[error("The device does not exist any more")]
+    UnknownDevice,
     /// There already is a one-time key of this id, and it is another key. Clients that see this have lost track of
     /// their keys.
     #[error("One time key {0} already exists")]

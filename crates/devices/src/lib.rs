@@ -16,11 +16,14 @@ mod device_lists;
 mod devices;
 mod error;
 mod key_backups;
+mod key_cache;
 mod key_counts;
 mod key_query;
 mod key_signatures;
 mod one_time_keys;
 mod signed_json;
+#[cfg(test)]
+mod speed;
 mod stream;
 #[cfg(test)]
 mod test_support;

@@ -110,6 +110,7 @@ mod tests {
         };
         let upload =
             KeysUpload { device_keys: None, one_time_keys: keys(one_time), fallback_keys: keys(fallback) };
+        services.add_device(user_id!("@a:x"), device_id!("D")).await;
         services.devices.upload_keys(user_id!("@a:x"), device_id!("D"), upload).await.unwrap();
     }
 

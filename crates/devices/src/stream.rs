@@ -5,8 +5,8 @@ use std::{future::Future, sync::Arc};
 use myelin_replication::{Stamped, Stream};
 use myelin_storage::{
     Client, Result, StorageError, Transaction,
-    device_lists::{self, DeviceListChangeRow, KeyCountsRow},
-    one_time_keys::{self, KeyCounts},
+    device_lists::{self, DeviceListChangeRow},
+    one_time_keys::{self, KeyCounts, KeyCountsRow},
     to_device::{self, ToDeviceMessageRow, ToDeviceTransactionRow},
 };
 use myelin_types::{MillisSinceEpoch, Position, StreamId};
@@ -50,21 +50,19 @@ impl Stream for DeviceListStream {
     type Row = DeviceListRow;
 
     async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<DeviceListRow>]) -> Result<()> {
-        let mut changes = Vec::new();
+        let (mut changes, mut recounts) = (Vec::new(), Vec::new());
         for Stamped { id, writer, row } in rows {
             let (user_id, seen_by) = match row {
                 DeviceListRow::Changed { user_id } => (user_id, ""),
                 DeviceListRow::Signed { user_id, by } => (user_id, by.as_str()),
                 DeviceListRow::KeyCounts { user_id, device_id, counts } => {
-                    one_time_keys::set_key_counts(
-                        transaction,
-                        user_id.as_str(),
-                        device_id.as_str(),
-                        *id,
-                        *writer,
-                        counts,
-                    )
-                    .await?;
+                    recounts.push(KeyCountsRow {
+                        stream_id: *id,
+                        writer: *writer,
+                        user_id: user_id.to_string(),
+                        device_id: device_id.to_string(),
+                        counts: (**counts).clone(),
+                    });
                     continue;
                 }
             };
@@ -75,6 +73,7 @@ impl Stream for DeviceListStream {
                 seen_by: seen_by.to_owned(),
             });
         }
+        one_time_keys::set_key_counts(transaction, &recounts).await?;
         device_lists::set_changes(transaction, &changes).await
     }
 
@@ -268,6 +267,7 @@ mod tests {
         let keys = ["curve25519:1".try_into().unwrap()].map(|id| (id, typed(&"k".into())));
         for device_id in ["A", "B", "C"] {
             let upload = KeysUpload { fallback_keys: keys.clone().into(), ..KeysUpload::default() };
+            services.add_device(alice_id(), device_id.into()).await;
             services.devices.upload_keys(alice_id(), device_id.into(), upload).await.unwrap();
             services.devices.note_change(bob_id()).await.unwrap();
         }

@@ -123,7 +123,9 @@ pub(crate) async fn services() -> Services {
 impl Services {
     /// Makes a device, as a log-in does.
     pub async fn add_device(&self, user_id: &UserId, device_id: &DeviceId) {
-        const SQL: &str = "INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES ($1, $2, 'A phone', 0)";
+        const SQL: &str =
+            "INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES ($1, $2, 'A phone', 0)
+            ON CONFLICT DO NOTHING";
         let client = self.database.get().await.unwrap();
         client.execute(SQL, &[&user_id.as_str(), &device_id.as_str()]).await.unwrap();
     }

@@ -65,6 +65,9 @@ CREATE TABLE key_signatures (
     PRIMARY KEY (user_id, key_id, signer_user_id, signer_key_id)
 );
 
+-- What a user signed of others' keys.
+CREATE INDEX key_signatures_signer ON key_signatures (signer_user_id) WHERE signer_user_id <> user_id;
+
 -- The stream device_lists: the latest change of a user's devices or keys, by each writer.
 CREATE TABLE device_list_changes (
     user_id   text     NOT NULL,

@@ -1,6 +1,6 @@
 //! `cross_signing_keys` and `key_signatures`.
 
-use crate::{GenericClient, Result, execute, query};
+use crate::{GenericClient, Result, Row, execute, query};
 
 /// A cross-signing key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,28 +66,34 @@ pub async fn delete_cross_signing_key(db: &impl GenericClient, user_id: &str, us
     Ok(())
 }
 
-/// The signatures on the keys of some users that `asker` may see: those that the users made on their own keys, and
-/// the asker's
+/// The signatures that some users made on their own keys: those that everybody sees
 /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#key-and-signature-security)).
-pub async fn list_visible_signatures(
+pub async fn list_own_signatures(db: &impl GenericClient, user_ids: &[&str]) -> Result<Vec<KeySignatureRow>> {
+    const SQL: &str = "
+        SELECT user_id, key_id, signer_user_id, signer_key_id, signature FROM key_signatures
+         WHERE user_id = ANY ($1) AND signer_user_id = user_id";
+    Ok(query(db, SQL, &[&user_ids]).await?.iter().map(signature_row).collect())
+}
+
+/// The signatures that a user made on the keys of others: nobody else sees them.
+pub async fn list_signatures_on_others(
     db: &impl GenericClient,
-    user_ids: &[&str],
-    asker: &str,
+    signer_user_id: &str,
 ) -> Result<Vec<KeySignatureRow>> {
     const SQL: &str = "
         SELECT user_id, key_id, signer_user_id, signer_key_id, signature FROM key_signatures
-         WHERE user_id = ANY ($1) AND (signer_user_id = user_id OR signer_user_id = $2)";
-    let rows = query(db, SQL, &[&user_ids, &asker]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| KeySignatureRow {
-            user_id: row.get(0),
-            key_id: row.get(1),
-            signer_user_id: row.get(2),
-            signer_key_id: row.get(3),
-            signature: row.get(4),
-        })
-        .collect())
+         WHERE signer_user_id = $1 AND user_id <> signer_user_id";
+    Ok(query(db, SQL, &[&signer_user_id]).await?.iter().map(signature_row).collect())
+}
+
+fn signature_row(row: &Row) -> KeySignatureRow {
+    KeySignatureRow {
+        user_id: row.get(0),
+        key_id: row.get(1),
+        signer_user_id: row.get(2),
+        signer_key_id: row.get(3),
+        signature: row.get(4),
+    }
 }
 
 /// Stores a signature; `false` if it was there already.
@@ -130,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signature_is_seen_by_the_keys_owner_only_if_they_made_it() {
+    async fn signatures_on_ones_own_keys_are_apart_from_those_on_others() {
         let db = TestClient::new().await;
         let by = |signer: &str| KeySignatureRow {
             user_id: "@a:x".to_owned(),
@@ -143,19 +149,11 @@ mod tests {
             assert!(set_signature(&*db, &by(signer)).await.unwrap());
             assert!(!set_signature(&*db, &by(signer)).await.unwrap());
         }
-        let seen_by = async |asker: &str| {
-            let mut signers: Vec<_> = list_visible_signatures(&*db, &["@a:x"], asker)
-                .await
-                .unwrap()
-                .into_iter()
-                .map(|row| row.signer_user_id)
-                .collect();
-            signers.sort();
-            signers
-        };
-        assert_eq!(seen_by("@a:x").await, ["@a:x"]);
-        assert_eq!(seen_by("@b:x").await, ["@a:x", "@b:x"]);
+        assert_eq!(list_own_signatures(&*db, &["@a:x", "@b:x"]).await.unwrap(), [by("@a:x")]);
+        assert_eq!(list_signatures_on_others(&*db, "@b:x").await.unwrap(), [by("@b:x")]);
+        assert!(list_signatures_on_others(&*db, "@a:x").await.unwrap().is_empty());
         delete_signatures(&*db, "@a:x", "MASTER").await.unwrap();
-        assert!(seen_by("@b:x").await.is_empty());
+        assert!(list_own_signatures(&*db, &["@a:x"]).await.unwrap().is_empty());
+        assert!(list_signatures_on_others(&*db, "@b:x").await.unwrap().is_empty());
     }
 }

@@ -2,7 +2,11 @@
 
 use myelin_types::{StreamId, WriterId};
 
-use crate::{GenericClient, Result, execute, one_time_keys, one_time_keys::KeyCounts, query};
+use crate::{
+    GenericClient, Result, execute,
+    one_time_keys::{self, KeyCountsRow},
+    query,
+};
 
 /// A user's devices or keys changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,21 +19,6 @@ pub struct DeviceListChangeRow {
     pub user_id: String,
     /// Who learns of it; empty: everyone who shares a room with the user.
     pub seen_by: String,
-}
-
-/// A device's keys were counted anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyCountsRow {
-    /// The place in the stream.
-    pub stream_id: StreamId,
-    /// Who wrote it.
-    pub writer: WriterId,
-    /// Whose device.
-    pub user_id: String,
-    /// The device.
-    pub device_id: String,
-    /// What is left.
-    pub counts: KeyCounts,
 }
 
 /// Notes changes, each in place of the same writer's earlier one of the same user.
@@ -129,9 +118,21 @@ mod tests {
     #[tokio::test]
     async fn recounted_devices_are_found_by_their_id() {
         let db = TestClient::new().await;
+        const DEVICE: &str = "INSERT INTO devices (user_id, device_id, created_ts) VALUES ('@a:x', 'D', 0)";
+        db.execute(DEVICE, &[]).await.unwrap();
         one_time_keys::lock_device(&*db, "@a:x", "D").await.unwrap();
-        let counts = KeyCounts { unused_fallback: vec!["alg".to_owned()], ..KeyCounts::default() };
-        one_time_keys::set_key_counts(&*db, "@a:x", "D", StreamId(4), WriterId(1), &counts).await.unwrap();
+        let counts = one_time_keys::KeyCounts {
+            unused_fallback: vec!["alg".to_owned()],
+            ..one_time_keys::KeyCounts::default()
+        };
+        let row = KeyCountsRow {
+            stream_id: StreamId(4),
+            writer: WriterId(1),
+            user_id: "@a:x".to_owned(),
+            device_id: "D".to_owned(),
+            counts: counts.clone(),
+        };
+        one_time_keys::set_key_counts(&*db, &[row]).await.unwrap();
         let rows = key_counts_since(&*db, StreamId(3), StreamId(4), 10).await.unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].counts, counts);

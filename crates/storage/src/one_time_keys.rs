@@ -27,15 +27,21 @@ pub struct KeyCounts {
     pub unused_fallback: Vec<String>,
 }
 
-/// Takes the lock under which a device's keys are changed and counted, until the transaction ends. Callers that lock
-/// several devices do so in the order of user and device.
-pub async fn lock_device(db: &impl GenericClient, user_id: &str, device_id: &str) -> Result<()> {
+/// Takes the lock under which a device's keys are changed and counted, until the transaction ends, and gives how many
+/// there are; `None` if there is no such device. Until then the device is not deleted either. Callers that lock several
+/// devices do so in the order of user and device.
+pub async fn lock_device(
+    db: &impl GenericClient,
+    user_id: &str,
+    device_id: &str,
+) -> Result<Option<KeyCounts>> {
     const SQL: &str = "
         INSERT INTO device_key_counts (user_id, device_id, stream_id, writer_id, counts)
-        VALUES ($1, $2, 0, 0, '{\"one_time\":{},\"unused_fallback\":[]}')
-            ON CONFLICT (user_id, device_id) DO UPDATE SET stream_id = device_key_counts.stream_id";
-    execute(db, SQL, &[&user_id, &device_id]).await?;
-    Ok(())
+        SELECT user_id, device_id, 0, 0, '{\"one_time\":{},\"unused_fallback\":[]}' FROM devices
+         WHERE user_id = $1 AND device_id = $2 FOR SHARE
+            ON CONFLICT (user_id, device_id) DO UPDATE SET stream_id = device_key_counts.stream_id
+        RETURNING counts";
+    query_opt(db, SQL, &[&user_id, &device_id]).await?.map(|row| parse_counts(row.get(0))).transpose()
 }
 
 /// Which of the given one-time keys a device has already; with what it has.
@@ -181,29 +187,24 @@ pub async fn delete_keys_of_device(db: &impl GenericClient, user_id: &str, devic
 /// Counts the keys of some devices, given as (user, device); in their order. The caller holds the
 /// [locks](lock_device).
 pub async fn count_keys(db: &impl GenericClient, devices: &[(String, String)]) -> Result<Vec<KeyCounts>> {
-    const ONE_TIME: &str = "
+    const SQL: &str = "
+        WITH wanted AS (SELECT * FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (user_id, device_id, place))
         SELECT w.place, k.algorithm, count(*)
-          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (user_id, device_id, place)
-          JOIN one_time_keys k USING (user_id, device_id)
-         GROUP BY 1, 2";
-    const FALLBACK: &str = "
-        SELECT w.place, f.algorithm
-          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (user_id, device_id, place)
-          JOIN fallback_keys f USING (user_id, device_id)
-         WHERE NOT f.used ORDER BY 1, 2";
+          FROM wanted w JOIN one_time_keys k USING (user_id, device_id) GROUP BY 1, 2
+         UNION ALL
+        SELECT w.place, f.algorithm, NULL
+          FROM wanted w JOIN fallback_keys f USING (user_id, device_id) WHERE NOT f.used
+         ORDER BY 1, 2";
     let users: Vec<&str> = devices.iter().map(|(user_id, _)| user_id.as_str()).collect();
     let device_ids: Vec<&str> = devices.iter().map(|(_, device_id)| device_id.as_str()).collect();
     let mut counts = vec![KeyCounts::default(); devices.len()];
-    // Places count from one.
-    let place = |row: &Row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
-    for row in query(db, ONE_TIME, &[&users, &device_ids]).await? {
-        if let Some(counts) = counts.get_mut(place(&row)) {
-            counts.one_time.insert(row.get(1), row.get::<_, i64>(2).unsigned_abs());
-        }
-    }
-    for row in query(db, FALLBACK, &[&users, &device_ids]).await? {
-        if let Some(counts) = counts.get_mut(place(&row)) {
-            counts.unused_fallback.push(row.get(1));
+    for row in query(db, SQL, &[&users, &device_ids]).await? {
+        // Places count from one.
+        let place = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+        let Some(counts) = counts.get_mut(place) else { continue };
+        match row.get::<_, Option<i64>>(2) {
+            Some(count) => _ = counts.one_time.insert(row.get(1), count.unsigned_abs()),
+            None => counts.unused_fallback.push(row.get(1)),
         }
     }
     Ok(counts)
@@ -220,21 +221,42 @@ pub async fn get_key_counts(
     Ok(Some((StreamId(row.get(0)), parse_counts(row.get(1))?)))
 }
 
-/// Stores the counts of a device with their place in the device_lists stream.
-pub async fn set_key_counts(
-    db: &impl GenericClient,
-    user_id: &str,
-    device_id: &str,
-    stream_id: StreamId,
-    writer: WriterId,
-    counts: &KeyCounts,
-) -> Result<()> {
+/// How many keys a device has left, as of a row of the device_lists stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyCountsRow {
+    /// The place in the stream.
+    pub stream_id: StreamId,
+    /// Who wrote it.
+    pub writer: WriterId,
+    /// Whose device.
+    pub user_id: String,
+    /// The device.
+    pub device_id: String,
+    /// What is left.
+    pub counts: KeyCounts,
+}
+
+/// Stores counts; of several of one device the last one.
+pub async fn set_key_counts(db: &impl GenericClient, rows: &[KeyCountsRow]) -> Result<()> {
     const SQL: &str = "
-        UPDATE device_key_counts SET stream_id = $3, writer_id = $4, counts = $5
-         WHERE user_id = $1 AND device_id = $2";
-    let counts =
-        serde_json::to_string(counts).map_err(|error| StorageError::Inconsistent(error.to_string()))?;
-    execute(db, SQL, &[&user_id, &device_id, &stream_id.0, &writer.0, &counts]).await?;
+        UPDATE device_key_counts c SET stream_id = n.stream_id, writer_id = n.writer_id, counts = n.counts
+          FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[])
+               AS n (user_id, device_id, stream_id, writer_id, counts)
+         WHERE c.user_id = n.user_id AND c.device_id = n.device_id";
+    let latest: BTreeMap<(&str, &str), &KeyCountsRow> =
+        rows.iter().map(|row| ((row.user_id.as_str(), row.device_id.as_str()), row)).collect();
+    if latest.is_empty() {
+        return Ok(());
+    }
+    let (users, devices): (Vec<&str>, Vec<&str>) = latest.keys().copied().unzip();
+    let ids: Vec<i64> = latest.values().map(|row| row.stream_id.0).collect();
+    let writers: Vec<i16> = latest.values().map(|row| row.writer.0).collect();
+    let counts: Vec<String> = latest
+        .values()
+        .map(|row| serde_json::to_string(&row.counts))
+        .collect::<Result<_, _>>()
+        .map_err(|error| StorageError::Inconsistent(error.to_string()))?;
+    execute(db, SQL, &[&users, &devices, &ids, &writers, &counts]).await?;
     Ok(())
 }
 
@@ -259,6 +281,11 @@ mod tests {
 
     async fn count(db: &TestClient) -> KeyCounts {
         count_keys(&**db, &[("@a:x".to_owned(), "D".to_owned())]).await.unwrap().remove(0)
+    }
+
+    async fn add_device(db: &TestClient) {
+        const SQL: &str = "INSERT INTO devices (user_id, device_id, created_ts) VALUES ('@a:x', 'D', 0)";
+        db.execute(SQL, &[]).await.unwrap();
     }
 
     async fn claim(db: &TestClient, algorithm: &str) -> Option<String> {
@@ -293,7 +320,10 @@ mod tests {
     #[tokio::test]
     async fn only_devices_that_ever_had_keys_are_locked_for_a_claim() {
         let db = TestClient::new().await;
-        lock_device(&*db, "@a:x", "D").await.unwrap();
+        add_device(&db).await;
+        for device_id in ["D", "E"] {
+            lock_device(&*db, "@a:x", device_id).await.unwrap();
+        }
         let wanted = ["D", "E"].map(|device_id| ClaimRow {
             user_id: "@a:x".to_owned(),
             device_id: device_id.to_owned(),
@@ -320,12 +350,22 @@ mod tests {
     async fn counts_are_kept_with_their_place_in_the_stream() {
         let db = TestClient::new().await;
         assert_eq!(get_key_counts(&*db, "@a:x", "D").await.unwrap(), None);
-        lock_device(&*db, "@a:x", "D").await.unwrap();
+        assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), None, "there is no such device");
+        add_device(&db).await;
+        assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), Some(KeyCounts::default()));
         insert_one_time_keys(&*db, "@a:x", "D", &[key("alg", "1", "x"), key("alg", "2", "y")]).await.unwrap();
         let counts = count(&db).await;
         assert_eq!(counts.one_time["alg"], 2);
-        set_key_counts(&*db, "@a:x", "D", StreamId(7), WriterId(1), &counts).await.unwrap();
-        lock_device(&*db, "@a:x", "D").await.unwrap();
+        let row = |stream_id, counts: &KeyCounts| KeyCountsRow {
+            stream_id: StreamId(stream_id),
+            writer: WriterId(1),
+            user_id: "@a:x".to_owned(),
+            device_id: "D".to_owned(),
+            counts: counts.clone(),
+        };
+        set_key_counts(&*db, &[]).await.unwrap();
+        set_key_counts(&*db, &[row(6, &KeyCounts::default()), row(7, &counts)]).await.unwrap();
+        assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), Some(counts.clone()));
         assert_eq!(get_key_counts(&*db, "@a:x", "D").await.unwrap(), Some((StreamId(7), counts)));
 
         let known =
