@@ -16,6 +16,7 @@ use myelin_push::PushRuleError;
 use myelin_replication::WriteError;
 use myelin_rooms::RoomError;
 use myelin_storage::StorageError;
+use myelin_sync::SyncError;
 use ruma::{
     api::error::{ErrorKind, WrongRoomKeysVersionErrorData},
     push::InsertPushRuleError,
@@ -75,6 +76,18 @@ impl IntoApiError for WriteError {
                 ApiError::invalid_param("The character U+0000 can't be stored")
             }
             Self::Storage(error) => ApiError::internal(error),
+        }
+    }
+}
+
+impl IntoApiError for SyncError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::UnknownPosition => {
+                ApiError::invalid_param("`since` is from the future, or from another server")
+            }
+            Self::Overloaded => overloaded(),
+            Self::Storage(error) => api(error),
         }
     }
 }

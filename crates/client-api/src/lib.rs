@@ -28,6 +28,7 @@ mod room_alias;
 mod send;
 mod session;
 mod settings;
+mod sync;
 mod tag;
 #[cfg(test)]
 mod testing;
@@ -62,6 +63,7 @@ pub fn routes(app: App) -> Routes<App> {
     room_alias::routes(&mut routes);
     send::routes(&mut routes);
     session::routes(&mut routes);
+    sync::routes(&mut routes);
     tag::routes(&mut routes);
     to_device::routes(&mut routes);
     routes

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use myelin_accounts::{AccountsConfig, PasswordPolicy, TokenLifetimes};
-use myelin_config::{Auth, Config, DefaultEncryption, RateLimits, Registration, Rooms, Server, Users};
+use myelin_config::{
+    Auth, Config, DefaultEncryption, Presence, PresenceMode, RateLimits, Registration, Rooms, Server, Users,
+};
+use myelin_ephemeral::PresenceOptions;
 use myelin_events::ServerSigningKey;
 use myelin_rooms::{EncryptNewRooms, RoomsOptions};
+use myelin_sync::SyncOptions;
 
 /// Sections of the configuration. A family that needs another one adds it here.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Profiles and devices.
     pub users: Users,
+    /// Who is online.
+    pub presence: Presence,
     /// Rooms.
     pub rooms: Rooms,
     /// How often what may be done; [`Limits`](crate::Limits) counts.
@@ -32,6 +38,7 @@ impl Settings {
             registration: config.registration.clone(),
             auth: config.auth.clone(),
             users: config.users.clone(),
+            presence: config.presence.clone(),
             rooms: config.rooms.clone(),
             rate_limits: config.rate_limits.clone(),
         }
@@ -55,6 +62,26 @@ impl Settings {
             default_power_levels: rooms.default_power_level_content_override.clone(),
             forget_on_leave: rooms.forget_rooms_on_leave,
             ..RoomsOptions::new(self.server.server_name.clone(), signing_key)
+        }
+    }
+
+    /// What the sync engine is told.
+    pub fn sync_options(&self) -> SyncOptions {
+        let max_timeline_limit = usize::try_from(self.rooms.filter_timeline_limit).ok();
+        SyncOptions {
+            max_timeline_limit: max_timeline_limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX),
+            ..SyncOptions::default()
+        }
+    }
+
+    /// When users count as away.
+    pub fn presence_options(&self) -> PresenceOptions {
+        let presence = &self.presence;
+        PresenceOptions {
+            enabled: presence.enabled != PresenceMode::Disabled,
+            offline_after: presence.sync_online_timeout,
+            idle_after: presence.idle_timeout,
+            active_for: presence.last_active_granularity,
         }
     }
 

@@ -6,13 +6,15 @@ use http::{Method, Request, header};
 use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
 use myelin_config::Server;
 use myelin_devices::{DeviceListStream, Devices, KeyBackups, ToDevice, ToDeviceStream};
+use myelin_ephemeral::{Presence, PresenceStream, ReceiptStream, Receipts, Typing};
 use myelin_events::ServerSigningKey;
 use myelin_http::Router;
 use myelin_leases::Session;
 use myelin_push::{PushRules, PushRulesStream, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_rooms::{EventStream, Rooms, RoomsOptions};
+use myelin_rooms::{EventStream, Rooms, RoomsOptions, read::RoomReader};
 use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint, strings::Strings};
+use myelin_sync::{Sync, SyncServices};
 use myelin_testing::TestDatabase;
 use myelin_types::{Clock, ManualClock};
 use serde_json::Value as JsonValue;
@@ -117,6 +119,7 @@ fn settings() -> Settings {
         registration: Default::default(),
         auth: Default::default(),
         users: Default::default(),
+        presence: Default::default(),
         rooms: Default::default(),
         rate_limits: Default::default(),
     };
@@ -138,10 +141,12 @@ async fn services(settings: Settings, database: Database, clock: Clock) -> Servi
         DeviceListStream::NAME,
         ToDeviceStream::NAME,
         PushRulesStream::NAME,
+        ReceiptStream::NAME,
+        PresenceStream::NAME,
     ];
     let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
-    let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
-    let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
+    let (account_data_feed, writer) = stream::<AccountDataStream>(&database, &session).await;
+    let account_data = AccountData::new(database.clone(), writer, &account_data_feed, 1 << 20);
     let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
     let devices = Devices::new(database.clone(), feed, writer);
     let (feed, writer) = stream::<ToDeviceStream>(&database, &session).await;
@@ -149,19 +154,49 @@ async fn services(settings: Settings, database: Database, clock: Clock) -> Servi
     let (feed, writer) = stream::<PushRulesStream>(&database, &session).await;
     let push_rules = PushRules::new(database.clone(), feed, writer);
     let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
-    let (_, writer) = stream::<EventStream>(&database, &session).await;
+    let (feed, writer) = stream::<ReceiptStream>(&database, &session).await;
+    let receipts = Receipts::new(database.clone(), feed, writer);
+    let typing = Typing::new(clock.clone());
+    let (feed, writer) = stream::<PresenceStream>(&database, &session).await;
+    let options = settings.presence_options();
+    let me = session.writer();
+    let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await.unwrap();
+    let (events, writer) = stream::<EventStream>(&database, &session).await;
+    let strings = Strings::new(10_000);
+    let room_reader = RoomReader::new(database.clone(), strings.clone(), &events, clock.clone(), 1 << 20);
+    let sync = Sync::over(SyncServices {
+        options: settings.sync_options(),
+        clock: clock.clone(),
+        database: database.clone(),
+        strings: strings.clone(),
+        events,
+        account_data_feed,
+        account_data: account_data.clone(),
+        push_rules: push_rules.clone(),
+        devices: devices.clone(),
+        to_device: to_device.clone(),
+        receipts: receipts.clone(),
+        typing: typing.clone(),
+        presence: presence.clone(),
+        room_reader: room_reader.clone(),
+    });
     let key = Arc::new(ServerSigningKey::from_seed("test", [1; 32]).unwrap());
     let rooms = Rooms::start(
         database.clone(),
         &session,
         writer,
-        Strings::new(10_000),
+        strings,
         RoomsOptions { clock: clock.clone(), ..settings.rooms_options(key) },
         Arc::new(AccountProfiles(accounts.clone())),
         Arc::new(push_rules.clone()),
     );
     Services {
         rooms: rooms.await.unwrap(),
+        room_reader,
+        receipts,
+        typing,
+        presence,
+        sync,
         to_device,
         key_backups: KeyBackups::new(database.clone()),
         push_rules,

@@ -6,18 +6,22 @@ use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_client_api::{AccountProfiles, Limits, Services, Settings};
 use myelin_config::Config;
 use myelin_devices::{Devices, KeyBackups, ToDevice};
+use myelin_ephemeral::{Presence, Receipts, Typing};
 use myelin_events::ServerSigningKey;
 use myelin_leases::{LeaseError, Session};
 use myelin_push::{PushRules, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_rooms::Rooms;
+use myelin_rooms::{Rooms, read::RoomReader};
 use myelin_storage::{Database, Result, strings::Strings};
+use myelin_sync::{Sync, SyncServices};
 use myelin_types::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Memory for the account data of active users, in bytes.
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;
+/// Memory for the current states of rooms that are read, in bytes.
+const ROOM_STATE_CACHE: u64 = 64 << 20;
 /// Strings whose numbers are remembered: user ids, event types, state keys.
 const STRINGS: usize = 200_000;
 
@@ -30,8 +34,8 @@ pub(crate) async fn compose(
 ) -> Result<Services, LeaseError> {
     let clock = Clock::System;
     let settings = Settings::new(config);
-    let (feed, writer) = stream(database, session).await?;
-    let account_data = AccountData::new(database.clone(), writer, &feed, ACCOUNT_DATA_CACHE);
+    let (account_data_feed, writer) = stream(database, session).await?;
+    let account_data = AccountData::new(database.clone(), writer, &account_data_feed, ACCOUNT_DATA_CACHE);
     let (feed, writer) = stream(database, session).await?;
     let devices = Devices::new(database.clone(), feed, writer);
     let (feed, writer) = stream(database, session).await?;
@@ -39,18 +43,48 @@ pub(crate) async fn compose(
     let (feed, writer) = stream(database, session).await?;
     let push_rules = PushRules::new(database.clone(), feed, writer);
     let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
-    let (_, writer) = stream(database, session).await?;
+    let (feed, writer) = stream(database, session).await?;
+    let receipts = Receipts::new(database.clone(), feed, writer);
+    let typing = Typing::new(clock.clone());
+    let (feed, writer) = stream(database, session).await?;
+    let (options, me) = (settings.presence_options(), session.writer());
+    let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await?;
+    let (events, writer) = stream(database, session).await?;
+    let strings = Strings::new(STRINGS);
+    let room_reader =
+        RoomReader::new(database.clone(), strings.clone(), &events, clock.clone(), ROOM_STATE_CACHE);
+    let sync = Sync::over(SyncServices {
+        options: settings.sync_options(),
+        clock: clock.clone(),
+        database: database.clone(),
+        strings: strings.clone(),
+        events,
+        account_data_feed,
+        account_data: account_data.clone(),
+        push_rules: push_rules.clone(),
+        devices: devices.clone(),
+        to_device: to_device.clone(),
+        receipts: receipts.clone(),
+        typing: typing.clone(),
+        presence: presence.clone(),
+        room_reader: room_reader.clone(),
+    });
     let rooms = Rooms::start(
         database.clone(),
         session,
         writer,
-        Strings::new(STRINGS),
+        strings,
         settings.rooms_options(signing_key),
         Arc::new(AccountProfiles(accounts.clone())),
         Arc::new(push_rules.clone()),
     );
     Ok(Services {
         rooms: rooms.await?,
+        room_reader,
+        receipts,
+        typing,
+        presence,
+        sync,
         to_device,
         key_backups: KeyBackups::new(database.clone()),
         push_rules,

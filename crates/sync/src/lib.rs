@@ -33,4 +33,5 @@ pub use engine::{Sync, SyncOptions, SyncParts};
 pub use filter::SyncFilter;
 pub use key_changes::KeyChanges;
 pub use respond::{SyncError, SyncRequest};
+pub use sources::SyncServices;
 pub use token::SyncToken;

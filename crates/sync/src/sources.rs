@@ -1,7 +1,7 @@
 //! What other crates know of a user: their account data, their devices.
 //!
 //! The engine is told of changes as they are committed (by `apply_…` of [`Sync`](crate::Sync)), and asks here for what is
-//! older. [`connect`] does both for a process that has the services themselves.
+//! older. [`SyncServices`] are the sources of a process that has the services themselves.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use myelin_replication::{Feed, Stream};
+use myelin_rooms::read::Viewer;
 use myelin_storage::Result;
 pub use myelin_storage::one_time_keys::KeyCounts;
 use myelin_types::Position;
@@ -21,7 +22,7 @@ use myelin_events::Pdu;
 
 mod services;
 
-pub use services::{AccountSource, DeviceSource, connect};
+pub use services::{AccountSource, DeviceSource, SyncServices};
 
 /// A stream, as far as tokens are concerned.
 pub trait Progress: Send + Sync {
@@ -151,20 +152,9 @@ pub trait Aggregations: Send + Sync {
     /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events)).
     fn bundle<'a>(
         &'a self,
-        user_id: &'a UserId,
+        viewer: &'a Viewer,
         events: &'a [Arc<Pdu>],
     ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>>;
-}
-
-/// No event has children.
-impl Aggregations for () {
-    fn bundle<'a>(
-        &'a self,
-        _: &'a UserId,
-        _: &'a [Arc<Pdu>],
-    ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
 }
 
 /// Whom the content of an `m.ignored_user_list` names.

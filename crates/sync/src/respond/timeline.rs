@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use myelin_events::{Pdu, Unsigned, raw_json::ObjectWriter};
+use myelin_rooms::read::{PaginationToken, Viewer};
 use myelin_storage::Result;
 use ruma::{OwnedEventId, RoomId};
 use serde_json::Value;
@@ -97,7 +98,12 @@ impl Context<'_> {
         if parents.is_empty() {
             return Ok(Vec::new());
         }
-        self.engine.parts.aggregations.bundle(self.user_id(), &parents).await
+        let viewer = Viewer {
+            user_id: self.request.user_id.clone(),
+            device_id: self.request.device_id.clone(),
+            ignored: self.ignored.clone(),
+        };
+        self.engine.parts.aggregations.bundle(&viewer, &parents).await
     }
 
     pub(super) fn write_timeline(
@@ -118,7 +124,7 @@ impl Context<'_> {
             out.push(']');
         });
         timeline.boolean("limited", selection.limited);
-        timeline.display("prev_batch", format_args!("t{}", selection.start));
+        timeline.display("prev_batch", PaginationToken(selection.start.0));
         timeline.end();
     }
 

@@ -7,16 +7,21 @@ use myelin_accounts::{AccountData, AccountDataEvent, AccountDataStream};
 use myelin_devices::{
     DeviceListRow, DeviceListStream, Devices, ToDevice, ToDeviceError, ToDeviceRow, ToDeviceStream,
 };
-use myelin_events::raw_json::ObjectWriter;
+use myelin_ephemeral::{Presence, Receipts, Typing};
+use myelin_events::{Pdu, raw_json::ObjectWriter};
 use myelin_push::{PushRules, PushRulesRow, PushRulesStream};
 use myelin_replication::{Feed, Stamped};
-use myelin_storage::{Result, StorageError};
-use myelin_types::Position;
-use ruma::{DeviceId, OwnedUserId, UserId};
+use myelin_rooms::{
+    EventStream,
+    read::{ReadError, RoomReader, Viewer},
+};
+use myelin_storage::{Database, Result, StorageError, strings::Strings};
+use myelin_types::{Clock, Position};
+use ruma::{DeviceId, OwnedEventId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
-use super::{AccountDatum, KeyCounts, ToDeviceBatch, ToDeviceEvent, UserData};
-use crate::Sync;
+use super::{AccountDatum, Aggregations, KeyCounts, ToDeviceBatch, ToDeviceEvent, UserData};
+use crate::{Sync, SyncOptions, SyncParts};
 
 /// Account data and push rules.
 #[derive(Clone, Debug)]
@@ -36,28 +41,91 @@ pub struct DeviceSource {
     pub to_device: ToDevice,
 }
 
-/// Tells the engine of what is committed to these streams from now on. To be called right after the engine was made.
-pub fn connect(
-    sync: &Sync,
-    account_data: &Feed<AccountDataStream>,
-    push_rules: &Feed<PushRulesStream>,
-    device_lists: &Feed<DeviceListStream>,
-    to_device: &Feed<ToDeviceStream>,
-) {
-    let engine = sync.clone();
-    account_data
-        .subscribe(move |batch| engine.apply_account_data(batch.rows.iter().map(datum), batch.position));
-    let engine = sync.clone();
-    push_rules.subscribe(move |batch| {
-        let changed = |stamped: &Stamped<PushRulesRow>| concerning(stamped, &stamped.row.user_id, ());
-        engine.apply_push_rules(batch.rows.iter().map(changed), batch.position);
-    });
-    let engine = sync.clone();
-    device_lists.subscribe(move |batch| {
-        engine.apply_device_lists(batch.rows.iter().filter_map(change), batch.position)
-    });
-    let engine = sync.clone();
-    to_device.subscribe(move |batch| engine.apply_to_device(batch.rows.iter().map(message), batch.position));
+/// What an engine is made of in a process that has all services itself.
+#[expect(missing_debug_implementations, reason = "most of it has nothing to show")]
+pub struct SyncServices {
+    /// How much it may use.
+    pub options: SyncOptions,
+    /// The time.
+    pub clock: Clock,
+    /// The database.
+    pub database: Database,
+    /// Interned strings.
+    pub strings: Strings,
+    /// The events stream, as the writer of rooms feeds it.
+    pub events: Feed<EventStream>,
+    /// The stream of account data, as its writer feeds it.
+    pub account_data_feed: Feed<AccountDataStream>,
+    /// Account data.
+    pub account_data: AccountData,
+    /// Push rules.
+    pub push_rules: PushRules,
+    /// Keys of devices.
+    pub devices: Devices,
+    /// Messages to devices.
+    pub to_device: ToDevice,
+    /// Receipts.
+    pub receipts: Receipts,
+    /// Who is typing.
+    pub typing: Typing,
+    /// Who is here.
+    pub presence: Presence,
+    /// Relations of events.
+    pub room_reader: RoomReader,
+}
+
+impl Sync {
+    /// An engine over these services, subscribed to all their streams. To be made before anything is written.
+    pub fn over(services: SyncServices) -> Self {
+        let SyncServices { account_data_feed: account_data, push_rules, devices, to_device, .. } = services;
+        let (push_rules_feed, device_lists) = (push_rules.feed().clone(), devices.feed().clone());
+        let messages = to_device.feed().clone();
+        let sync = Self::new(SyncParts {
+            options: services.options,
+            clock: services.clock,
+            database: services.database,
+            strings: services.strings,
+            events: services.events,
+            account_data: Arc::new(account_data.clone()),
+            push_rules: Arc::new(push_rules_feed.clone()),
+            to_device: Arc::new(messages.clone()),
+            device_lists: Arc::new(device_lists.clone()),
+            receipts: services.receipts.feed().clone(),
+            typing: services.typing,
+            presence: services.presence,
+            user_data: Arc::new(AccountSource { account_data: services.account_data, push_rules }),
+            devices: Arc::new(DeviceSource { devices, to_device }),
+            aggregations: Arc::new(services.room_reader),
+        });
+        sync.follow_streams(&account_data, &push_rules_feed, &device_lists, &messages);
+        sync
+    }
+
+    fn follow_streams(
+        &self,
+        account_data: &Feed<AccountDataStream>,
+        push_rules: &Feed<PushRulesStream>,
+        device_lists: &Feed<DeviceListStream>,
+        to_device: &Feed<ToDeviceStream>,
+    ) {
+        let engine = self.clone();
+        account_data.subscribe(move |batch| {
+            engine.apply_account_data(batch.rows.iter().map(datum), batch.position);
+        });
+        let engine = self.clone();
+        push_rules.subscribe(move |batch| {
+            let changed = |stamped: &Stamped<PushRulesRow>| concerning(stamped, &stamped.row.user_id, ());
+            engine.apply_push_rules(batch.rows.iter().map(changed), batch.position);
+        });
+        let engine = self.clone();
+        device_lists.subscribe(move |batch| {
+            engine.apply_device_lists(batch.rows.iter().filter_map(change), batch.position);
+        });
+        let engine = self.clone();
+        to_device.subscribe(move |batch| {
+            engine.apply_to_device(batch.rows.iter().map(message), batch.position);
+        });
+    }
 }
 
 type Concerning<T> = (myelin_types::WriterId, myelin_types::StreamId, OwnedUserId, T);
@@ -185,6 +253,23 @@ impl super::Devices for DeviceSource {
             // The engine knows better who shares a room with whom.
             let changed = self.devices.changed_since(user_id, after, upto, |_| true).await?;
             Ok(changed.into_iter().collect())
+        })
+    }
+}
+
+impl Aggregations for RoomReader {
+    fn bundle<'a>(
+        &'a self,
+        viewer: &'a Viewer,
+        events: &'a [Arc<Pdu>],
+    ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>> {
+        Box::pin(async move {
+            Self::bundle(self, viewer, events).await.map_err(|error| match error {
+                ReadError::Storage(error) => error,
+                other @ (ReadError::NotFound(_) | ReadError::Forbidden(_) | ReadError::InvalidParam(_)) => {
+                    StorageError::Inconsistent(other.to_string())
+                }
+            })
         })
     }
 }

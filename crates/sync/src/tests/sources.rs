@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use myelin_events::Pdu;
+use myelin_rooms::read::Viewer;
 use myelin_storage::Result;
 use myelin_types::{Position, StreamId, WriterId};
 use parking_lot::Mutex;
@@ -203,7 +204,7 @@ impl Devices for TestSources {
 impl Aggregations for TestSources {
     fn bundle<'a>(
         &'a self,
-        _: &'a UserId,
+        _: &'a Viewer,
         events: &'a [Arc<Pdu>],
     ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>> {
         let relations = self.relations.lock();
