@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_devices::Devices;
+use myelin_rooms::read::RoomReader;
 use myelin_storage::Database;
 use myelin_types::Clock;
 
@@ -32,6 +33,8 @@ pub struct Services {
     pub filters: Filters,
     /// Keys of devices and users.
     pub devices: Devices,
+    /// Rooms, as their members see them.
+    pub room_reader: RoomReader,
 }
 
 impl App {

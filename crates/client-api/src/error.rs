@@ -13,6 +13,7 @@ use myelin_accounts::{
 use myelin_devices::KeyError;
 use myelin_http::ApiError;
 use myelin_replication::WriteError;
+use myelin_rooms::read::ReadError;
 use myelin_storage::StorageError;
 use ruma::api::error::ErrorKind;
 
@@ -61,6 +62,17 @@ impl IntoApiError for WriteError {
                 ApiError::invalid_param("The character U+0000 can't be stored")
             }
             Self::Storage(error) => ApiError::internal(error),
+        }
+    }
+}
+
+impl IntoApiError for ReadError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::NotFound(what) => ApiError::not_found(what),
+            Self::Forbidden(what) => ApiError::forbidden(what),
+            Self::InvalidParam(what) => ApiError::invalid_param(what),
+            Self::Storage(error) => api(error),
         }
     }
 }

@@ -16,12 +16,21 @@ mod error;
 mod filter;
 mod limits;
 mod profile;
+mod public_rooms;
+mod reading;
 mod register;
+mod relations;
+mod room_events;
+mod room_members;
+mod room_state;
+mod room_summary;
 mod session;
 mod settings;
+mod space;
 mod tag;
 #[cfg(test)]
 mod testing;
+mod threads;
 mod ui_auth;
 
 pub use app::{App, Services};
@@ -41,8 +50,16 @@ pub fn routes(app: App) -> Routes<App> {
     discovery::routes(&mut routes);
     filter::routes(&mut routes);
     profile::routes(&mut routes);
+    public_rooms::routes(&mut routes);
     register::routes(&mut routes);
+    relations::routes(&mut routes);
+    room_events::routes(&mut routes);
+    room_members::routes(&mut routes);
+    room_state::routes(&mut routes);
+    room_summary::routes(&mut routes);
     session::routes(&mut routes);
+    space::routes(&mut routes);
     tag::routes(&mut routes);
+    threads::routes(&mut routes);
     routes
 }

@@ -1,7 +1,7 @@
 //! The configuration, as far as handlers look at it.
 
 use myelin_accounts::{AccountsConfig, PasswordPolicy, TokenLifetimes};
-use myelin_config::{Auth, Config, RateLimits, Registration, Rooms, Server, Users};
+use myelin_config::{Auth, Config, RateLimits, Registration, RoomDirectory, Rooms, Server, Users};
 
 /// Sections of the configuration. A family that needs another one adds it here.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Settings {
     pub users: Users,
     /// Rooms.
     pub rooms: Rooms,
+    /// Aliases and the public list of rooms.
+    pub room_directory: RoomDirectory,
     /// How often what may be done; [`Limits`](crate::Limits) counts.
     pub rate_limits: RateLimits,
 }
@@ -29,6 +31,7 @@ impl Settings {
             auth: config.auth.clone(),
             users: config.users.clone(),
             rooms: config.rooms.clone(),
+            room_directory: config.room_directory.clone(),
             rate_limits: config.rate_limits.clone(),
         }
     }

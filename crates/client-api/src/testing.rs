@@ -1,18 +1,24 @@
 //! A whole app over a fresh database, spoken to without a network.
 
-use std::time::Duration;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
 use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
 use myelin_config::Server;
 use myelin_devices::{DeviceListStream, Devices};
+use myelin_events::ServerSigningKey;
 use myelin_http::Router;
 use myelin_leases::Session;
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint};
+use myelin_rooms::{
+    ChangeMembership, CreateRoom, EventStream, MemberProfile, MembershipAction, Profiles, Rooms,
+    RoomsOptions, SendEvent, read::RoomReader,
+};
+use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint, strings::Strings};
 use myelin_testing::TestDatabase;
 use myelin_types::{Clock, ManualClock};
-use serde_json::Value as JsonValue;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use serde_json::{Value as JsonValue, json, value::RawValue};
 
 use crate::{App, Limits, Services, Settings};
 
@@ -21,6 +27,7 @@ pub const PASSWORD: &str = "correct horse";
 /// An app with its database and a clock that stands still.
 pub struct TestApp {
     pub app: App,
+    pub rooms: Rooms,
     pub hands: ManualClock,
     router: Router,
     _test: TestDatabase,
@@ -43,8 +50,9 @@ impl TestApp {
         let mut settings = settings();
         change(&mut settings);
         let hands = ManualClock::starting_at(1_700_000_000_000);
-        let app = App::new(services(settings, database, Clock::Manual(hands.clone())).await);
-        Self { router: crate::routes(app.clone()).build(), app, hands, _test: test }
+        let (services, rooms) = services(settings, database, Clock::Manual(hands.clone())).await;
+        let app = App::new(services);
+        Self { router: crate::routes(app.clone()).build(), app, rooms, hands, _test: test }
     }
 
     /// Makes a user and gives an access token.
@@ -53,6 +61,42 @@ impl TestApp {
             NewAccount { localpart: Some(localpart), password: Some(PASSWORD), ..NewAccount::default() };
         let user_id = self.app.accounts.register(account).await.unwrap();
         self.app.accounts.log_in(LogIn::new(&user_id)).await.unwrap().access_token
+    }
+
+    /// Makes a public room of a user.
+    pub async fn room(&self, localpart: &str) -> OwnedRoomId {
+        let mut request = CreateRoom::new(user_id(localpart));
+        request.is_public = true;
+        self.rooms.create_room(request).await.unwrap()
+    }
+
+    /// Has a user join a room.
+    pub async fn join(&self, localpart: &str, room_id: &RoomId) {
+        let user_id = user_id(localpart);
+        let request = ChangeMembership::new(user_id, room_id.to_owned(), MembershipAction::Join);
+        self.rooms.change_membership(request).await.unwrap();
+    }
+
+    /// Has a user say something in a room.
+    pub async fn say(&self, localpart: &str, room_id: &RoomId, body: &str) -> OwnedEventId {
+        self.send(localpart, room_id, "m.room.message", json!({ "msgtype": "m.text", "body": body })).await
+    }
+
+    /// Has a user send an event to a room.
+    pub async fn send(
+        &self,
+        localpart: &str,
+        room_id: &RoomId,
+        event_type: &str,
+        content: JsonValue,
+    ) -> OwnedEventId {
+        self.rooms.send(event(localpart, room_id, event_type, None, &content)).await.unwrap()
+    }
+
+    /// Has a user change the state of a room, under the empty state key.
+    pub async fn set(&self, localpart: &str, room_id: &RoomId, event_type: &str, content: JsonValue) {
+        let state_key = Some(String::new());
+        self.rooms.send(event(localpart, room_id, event_type, state_key, &content)).await.unwrap();
     }
 
     /// Makes a request. A body of `null` is none.
@@ -84,6 +128,29 @@ impl TestApp {
     }
 }
 
+fn user_id(localpart: &str) -> OwnedUserId {
+    format!("@{localpart}:example.org").try_into().expect("tests use valid localparts")
+}
+
+fn event(
+    localpart: &str,
+    room_id: &RoomId,
+    event_type: &str,
+    state_key: Option<String>,
+    content: &JsonValue,
+) -> SendEvent {
+    SendEvent {
+        sender: user_id(localpart),
+        device_id: None,
+        room_id: room_id.to_owned(),
+        event_type: event_type.into(),
+        state_key,
+        content: RawValue::from_string(content.to_string()).expect("a value is JSON"),
+        txn_id: None,
+        timestamp: None,
+    }
+}
+
 /// Checks the status and the errcode of an answer; no errcode is `""`.
 #[track_caller]
 pub fn check((status, body): Answer, expected_status: u16, errcode: &str) {
@@ -108,6 +175,7 @@ fn settings() -> Settings {
         auth: Default::default(),
         users: Default::default(),
         rooms: Default::default(),
+        room_directory: Default::default(),
         rate_limits: Default::default(),
     };
     settings.auth.bcrypt_rounds = 4;
@@ -116,22 +184,46 @@ fn settings() -> Settings {
     settings
 }
 
-async fn services(settings: Settings, database: Database, clock: Clock) -> Services {
-    let names = [AccountDataStream::NAME, DeviceListStream::NAME];
+async fn services(settings: Settings, database: Database, clock: Clock) -> (Services, Rooms) {
+    let names = [AccountDataStream::NAME, DeviceListStream::NAME, EventStream::NAME];
     let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
     let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
     let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
     let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
     let devices = Devices::new(database.clone(), feed, writer);
-    Services {
+    let (feed, writer) = stream::<EventStream>(&database, &session).await;
+    let strings = Strings::new(1000);
+    let room_reader = RoomReader::new(database.clone(), strings.clone(), &feed, clock.clone(), 1 << 20);
+    let key = ServerSigningKey::from_seed("test", [1; 32]).expect("any seed makes a key");
+    let mut options = RoomsOptions::new(settings.server.server_name.clone(), Arc::new(key));
+    options.clock = clock.clone();
+    let names = Arc::new(Names);
+    let rooms = Rooms::start(database.clone(), &session, writer, strings, options, names, Arc::new(()));
+    let rooms = rooms.await.unwrap();
+    let services = Services {
         limits: Limits::new(&settings.rate_limits, &clock),
         accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
         account_data,
         filters: Filters::new(database.clone()),
         devices,
+        room_reader,
         settings,
         clock,
         database,
+    };
+    (services, rooms)
+}
+
+/// Everybody is called like their localpart.
+struct Names;
+
+impl Profiles for Names {
+    fn profile<'a>(
+        &'a self,
+        user_id: &'a ruma::UserId,
+    ) -> Pin<Box<dyn Future<Output = MemberProfile> + Send + 'a>> {
+        let displayname = Some(user_id.localpart().to_owned());
+        Box::pin(std::future::ready(MemberProfile { displayname, avatar_url: None }))
     }
 }
 

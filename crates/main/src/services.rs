@@ -6,13 +6,18 @@ use myelin_config::Config;
 use myelin_devices::Devices;
 use myelin_leases::Session;
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_storage::{Database, Result};
+use myelin_rooms::{EventStream, read::RoomReader};
+use myelin_storage::{Database, Result, strings::Strings};
 use myelin_types::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Memory for the account data of active users, in bytes.
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;
+/// Memory for the current states of rooms that are read, in bytes.
+const ROOM_STATE_CACHE: u64 = 64 << 20;
+/// Types, state keys and user IDs whose numbers are kept in memory.
+const STRINGS: usize = 100_000;
 
 /// All services, their streams opened and written under `session`.
 pub(crate) async fn compose(config: &Config, database: &Database, session: &Session) -> Result<Services> {
@@ -22,12 +27,16 @@ pub(crate) async fn compose(config: &Config, database: &Database, session: &Sess
     let account_data = AccountData::new(database.clone(), writer, &feed, ACCOUNT_DATA_CACHE);
     let (feed, writer) = stream(database, session).await?;
     let devices = Devices::new(database.clone(), feed, writer);
+    let events = Feed::<EventStream>::open(database.clone()).await?;
+    let strings = Strings::new(STRINGS);
+    let room_reader = RoomReader::new(database.clone(), strings, &events, clock.clone(), ROOM_STATE_CACHE);
     Ok(Services {
         limits: Limits::new(&settings.rate_limits, &clock),
         accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
         account_data,
         filters: Filters::new(database.clone()),
         devices,
+        room_reader,
         settings,
         clock,
         database: database.clone(),
