@@ -4,15 +4,19 @@ use myelin_http::{ApiError, Routes};
 use myelin_rooms::read::{PublicRooms, PublicRoomsRequest};
 use ruma::{
     OwnedServerName, UInt,
-    api::client::directory::{get_public_rooms, get_public_rooms_filtered},
+    api::client::{
+        directory::{get_public_rooms, get_public_rooms_filtered, get_room_visibility},
+        room::Visibility,
+    },
     directory::RoomNetwork,
 };
 
-use crate::{App, GuestOrUser, OptionalUser, error::api, reading::limit};
+use crate::{Anyone, App, GuestOrUser, OptionalUser, error::api, reading::limit};
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(public_rooms);
     routes.add(search);
+    routes.add(visibility);
 }
 
 async fn public_rooms(
@@ -54,6 +58,20 @@ async fn search(
     response.prev_batch = found.prev_batch;
     response.total_room_count_estimate = UInt::try_from(found.total).ok();
     Ok(response)
+}
+
+/// Whether a room is published; anybody may ask.
+async fn visibility(
+    app: App,
+    _: Anyone,
+    request: get_room_visibility::v3::Request,
+) -> Result<get_room_visibility::v3::Response, ApiError> {
+    let visibility = match app.room_reader.is_public(&request.room_id).await.map_err(api)? {
+        Some(true) => Visibility::Public,
+        Some(false) => Visibility::Private,
+        None => return Err(ApiError::not_found("Room not found")),
+    };
+    Ok(get_room_visibility::v3::Response::new(visibility))
 }
 
 async fn list(
@@ -112,6 +130,17 @@ mod tests {
         assert_eq!(rooms(&app.post(PATH, Some(&alice), network).await.1), Vec::<&str>::new());
         check(app.get(&format!("{PATH}?since=x"), Some(&alice)).await, 400, "M_INVALID_PARAM");
         check(app.get(&format!("{PATH}?server=other.example"), Some(&alice)).await, 404, "M_NOT_FOUND");
+    }
+
+    #[tokio::test]
+    async fn anybody_can_ask_whether_a_room_is_published() {
+        let app = TestApp::new().await;
+        app.user("alice").await;
+        let room = app.room("alice").await;
+        let path = format!("/_matrix/client/v3/directory/list/room/{room}");
+        assert_eq!(app.get(&path, None).await, (200, json!({ "visibility": "public" })));
+        let unknown = "/_matrix/client/v3/directory/list/room/!unknown:example.org";
+        check(app.get(unknown, None).await, 404, "M_NOT_FOUND");
     }
 
     #[tokio::test]
