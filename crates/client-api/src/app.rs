@@ -3,7 +3,8 @@
 use std::{ops::Deref, sync::Arc};
 
 use myelin_accounts::{AccountData, Accounts, Filters};
-use myelin_devices::Devices;
+use myelin_devices::{Devices, KeyBackups, ToDevice};
+use myelin_push::{PushRules, Pushers};
 use myelin_rooms::read::RoomReader;
 use myelin_storage::Database;
 use myelin_types::Clock;
@@ -35,6 +36,14 @@ pub struct Services {
     pub devices: Devices,
     /// Rooms, as their members see them.
     pub room_reader: RoomReader,
+    /// Messages to devices.
+    pub to_device: ToDevice,
+    /// Backups of room keys.
+    pub key_backups: KeyBackups,
+    /// What users want to be notified of.
+    pub push_rules: PushRules,
+    /// Where to.
+    pub pushers: Pushers,
 }
 
 impl App {

@@ -10,12 +10,16 @@ use myelin_accounts::{
     AccountDataError, AuthError, LoginError, PasswordError, ProfileError, RefreshError, RegistrationError,
     TagError, UiAuthError,
 };
-use myelin_devices::KeyError;
+use myelin_devices::{BackupError, KeyError, ToDeviceError};
 use myelin_http::ApiError;
+use myelin_push::PushRuleError;
 use myelin_replication::WriteError;
 use myelin_rooms::read::ReadError;
 use myelin_storage::StorageError;
-use ruma::api::error::ErrorKind;
+use ruma::{
+    api::error::{ErrorKind, WrongRoomKeysVersionErrorData},
+    push::InsertPushRuleError,
+};
 
 /// The answer to a request that failed so.
 pub(crate) fn api<E: IntoApiError>(error: E) -> ApiError {
@@ -199,6 +203,47 @@ impl IntoApiError for KeyError {
             }
             Self::NoMasterKey => ApiError::invalid_param("There is no master key"),
             Self::AuthenticationRequired => ApiError::forbidden(self.to_string()),
+            Self::Write(error) => api(error),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for ToDeviceError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Malformed => ApiError::bad_json(self.to_string()),
+            Self::Write(error) => api(error),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for BackupError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::UnknownVersion | Self::UnknownKey => ApiError::not_found(self.to_string()),
+            Self::WrongVersion { current } => {
+                let data = WrongRoomKeysVersionErrorData::new(current);
+                ApiError::new(ErrorKind::WrongRoomKeysVersion(data), "This is not the newest backup")
+            }
+            Self::OtherAlgorithm => ApiError::invalid_param(self.to_string()),
+            Self::Malformed(reason) => ApiError::bad_json(reason),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for PushRuleError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::NotFound | Self::Insert(InsertPushRuleError::UnknownRuleId) => {
+                ApiError::not_found("The push rule was not found")
+            }
+            Self::UnknownKind | Self::ServerDefault | Self::Insert(_) => {
+                ApiError::invalid_param(self.to_string())
+            }
+            Self::TooMany => ApiError::too_large(self.to_string()),
             Self::Write(error) => api(error),
             Self::Storage(error) => api(error),
         }

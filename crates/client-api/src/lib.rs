@@ -14,9 +14,13 @@ mod device;
 mod discovery;
 mod error;
 mod filter;
+mod key_backup;
+mod keys;
 mod limits;
 mod profile;
 mod public_rooms;
+mod push_rules;
+mod pushers;
 mod reading;
 mod register;
 mod relations;
@@ -31,6 +35,7 @@ mod tag;
 #[cfg(test)]
 mod testing;
 mod threads;
+mod to_device;
 mod ui_auth;
 
 pub use app::{App, Services};
@@ -49,8 +54,12 @@ pub fn routes(app: App) -> Routes<App> {
     device::routes(&mut routes);
     discovery::routes(&mut routes);
     filter::routes(&mut routes);
+    key_backup::routes(&mut routes);
+    keys::routes(&mut routes);
     profile::routes(&mut routes);
     public_rooms::routes(&mut routes);
+    push_rules::routes(&mut routes);
+    pushers::routes(&mut routes);
     register::routes(&mut routes);
     relations::routes(&mut routes);
     room_events::routes(&mut routes);
@@ -61,5 +70,6 @@ pub fn routes(app: App) -> Routes<App> {
     space::routes(&mut routes);
     tag::routes(&mut routes);
     threads::routes(&mut routes);
+    to_device::routes(&mut routes);
     routes
 }

@@ -5,10 +5,11 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use http::{Method, Request, header};
 use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
 use myelin_config::Server;
-use myelin_devices::{DeviceListStream, Devices};
+use myelin_devices::{DeviceListStream, Devices, KeyBackups, ToDevice, ToDeviceStream};
 use myelin_events::ServerSigningKey;
 use myelin_http::Router;
 use myelin_leases::Session;
+use myelin_push::{PushRules, PushRulesStream, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
 use myelin_rooms::{
     ChangeMembership, CreateRoom, EventStream, MemberProfile, MembershipAction, Profiles, Rooms,
@@ -185,22 +186,27 @@ fn settings() -> Settings {
 }
 
 async fn services(settings: Settings, database: Database, clock: Clock) -> (Services, Rooms) {
-    let names = [AccountDataStream::NAME, DeviceListStream::NAME, EventStream::NAME];
+    let names = [
+        AccountDataStream::NAME,
+        DeviceListStream::NAME,
+        ToDeviceStream::NAME,
+        PushRulesStream::NAME,
+        EventStream::NAME,
+    ];
     let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
     let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
     let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
     let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
     let devices = Devices::new(database.clone(), feed, writer);
-    let (feed, writer) = stream::<EventStream>(&database, &session).await;
-    let strings = Strings::new(1000);
-    let room_reader = RoomReader::new(database.clone(), strings.clone(), &feed, clock.clone(), 1 << 20);
-    let key = ServerSigningKey::from_seed("test", [1; 32]).expect("any seed makes a key");
-    let mut options = RoomsOptions::new(settings.server.server_name.clone(), Arc::new(key));
-    options.clock = clock.clone();
-    let names = Arc::new(Names);
-    let rooms = Rooms::start(database.clone(), &session, writer, strings, options, names, Arc::new(()));
-    let rooms = rooms.await.unwrap();
+    let (room_reader, rooms) = rooms(&settings, &database, &session, &clock).await;
+    let (feed, writer) = stream::<ToDeviceStream>(&database, &session).await;
+    let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
+    let (feed, writer) = stream::<PushRulesStream>(&database, &session).await;
     let services = Services {
+        to_device,
+        key_backups: KeyBackups::new(database.clone()),
+        push_rules: PushRules::new(database.clone(), feed, writer),
+        pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
         accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
         account_data,
@@ -212,6 +218,23 @@ async fn services(settings: Settings, database: Database, clock: Clock) -> (Serv
         database,
     };
     (services, rooms)
+}
+
+async fn rooms(
+    settings: &Settings,
+    database: &Database,
+    session: &Session,
+    clock: &Clock,
+) -> (RoomReader, Rooms) {
+    let (feed, writer) = stream::<EventStream>(database, session).await;
+    let strings = Strings::new(1000);
+    let reader = RoomReader::new(database.clone(), strings.clone(), &feed, clock.clone(), 1 << 20);
+    let key = ServerSigningKey::from_seed("test", [1; 32]).expect("any seed makes a key");
+    let mut options = RoomsOptions::new(settings.server.server_name.clone(), Arc::new(key));
+    options.clock = clock.clone();
+    let (names, push) = (Arc::new(Names), Arc::new(()));
+    let rooms = Rooms::start(database.clone(), session, writer, strings, options, names, push).await;
+    (reader, rooms.unwrap())
 }
 
 /// Everybody is called like their localpart.

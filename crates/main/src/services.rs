@@ -3,8 +3,9 @@
 use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_client_api::{Limits, Services, Settings};
 use myelin_config::Config;
-use myelin_devices::Devices;
+use myelin_devices::{Devices, KeyBackups, ToDevice};
 use myelin_leases::Session;
+use myelin_push::{PushRules, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
 use myelin_rooms::{EventStream, read::RoomReader};
 use myelin_storage::{Database, Result, strings::Strings};
@@ -30,7 +31,14 @@ pub(crate) async fn compose(config: &Config, database: &Database, session: &Sess
     let events = Feed::<EventStream>::open(database.clone()).await?;
     let strings = Strings::new(STRINGS);
     let room_reader = RoomReader::new(database.clone(), strings, &events, clock.clone(), ROOM_STATE_CACHE);
+    let (feed, writer) = stream(database, session).await?;
+    let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
+    let (feed, writer) = stream(database, session).await?;
     Ok(Services {
+        to_device,
+        key_backups: KeyBackups::new(database.clone()),
+        push_rules: PushRules::new(database.clone(), feed, writer),
+        pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
         accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
         account_data,

@@ -30,6 +30,7 @@ pub mod rooms;
 pub mod state;
 pub mod streams;
 pub mod strings;
+pub mod sync;
 #[cfg(test)]
 mod test_support;
 pub mod to_device;

@@ -1,0 +1,150 @@
+//! Members of many rooms at once.
+
+use myelin_types::{Position, StreamId, WriterId};
+
+use super::{StateRow, state_row};
+use crate::{GenericClient, Result, query, strings::StringId};
+
+/// The current member events of given users in given rooms.
+pub async fn member_events(
+    db: &impl GenericClient,
+    room_nids: &[i64],
+    user_ids: &[&str],
+) -> Result<Vec<StateRow>> {
+    const SQL: &str = "
+        SELECT s.room_nid, s.since, e.event_id, e.json
+          FROM unnest($1::bigint[], $2::text[]) AS q (room_nid, user_id)
+          JOIN strings k ON k.value = q.user_id
+          JOIN room_state s ON s.room_nid = q.room_nid AND s.key_sid = k.string_id
+                           AND s.type_sid = (SELECT string_id FROM strings WHERE value = 'm.room.member')
+          JOIN events e ON e.room_nid = s.room_nid AND e.event_nid = s.event_nid";
+    Ok(query(db, SQL, &[&room_nids, &user_ids]).await?.iter().map(state_row).collect())
+}
+
+/// How many members a room has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberCount {
+    /// The room's number.
+    pub room_nid: i64,
+    /// How many have joined.
+    pub joined: i64,
+    /// How many are invited.
+    pub invited: i64,
+    /// Up to where the events stream was committed when they were counted.
+    pub at: Position,
+}
+
+/// How many have joined and are invited to each room. Rooms without any are left out.
+pub async fn count_members(db: &impl GenericClient, room_nids: &[i64]) -> Result<Vec<MemberCount>> {
+    const SQL: &str = "
+        SELECT m.room_nid, count(*) FILTER (WHERE m.membership = 1), count(*) FILTER (WHERE m.membership = 2),
+               p.writers, p.positions
+          FROM memberships m
+         CROSS JOIN (SELECT array_agg(writer_id) AS writers, array_agg(position) AS positions
+                       FROM stream_positions WHERE stream = 'events') p
+         WHERE m.room_nid = ANY ($1) AND m.membership IN (1, 2) GROUP BY m.room_nid, p.writers, p.positions";
+    let rows = query(db, SQL, &[&room_nids]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let writers: Vec<i16> = row.get::<_, Option<_>>(3).unwrap_or_default();
+            let positions: Vec<i64> = row.get::<_, Option<_>>(4).unwrap_or_default();
+            let committed = writers.into_iter().zip(positions);
+            MemberCount {
+                room_nid: row.get(0),
+                joined: row.get(1),
+                invited: row.get(2),
+                at: Position::from_writers(committed.map(|(writer, id)| (WriterId(writer), StreamId(id)))),
+            }
+        })
+        .collect())
+}
+
+/// The first `limit` members of each room: those who have joined or are invited, and where there are none of them
+/// besides `except` those who have left or are banned. As `(room, user)`.
+pub async fn heroes(
+    db: &impl GenericClient,
+    room_nids: &[i64],
+    except: StringId,
+    limit: i64,
+) -> Result<Vec<(i64, String)>> {
+    const SQL: &str = "
+        SELECT q.room_nid, s.value
+          FROM unnest($1::bigint[]) AS q (room_nid)
+         CROSS JOIN LATERAL (
+               SELECT m.user_sid, m.pos, m.membership IN (1, 2) AS present FROM memberships m
+                WHERE m.room_nid = q.room_nid AND m.user_sid <> $2
+                  AND (m.membership IN (1, 2) OR NOT EXISTS (
+                      SELECT 1 FROM memberships o
+                       WHERE o.room_nid = q.room_nid AND o.membership IN (1, 2) AND o.user_sid <> $2))
+                ORDER BY m.pos LIMIT $3) h
+          JOIN strings s ON s.string_id = h.user_sid
+         ORDER BY q.room_nid, h.pos";
+    let rows = query(db, SQL, &[&room_nids, &except, &limit]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// A user's member events that held in some rooms at an id of the events stream, where it is another now.
+pub async fn memberships_at(
+    db: &impl GenericClient,
+    user_sid: StringId,
+    room_nids: &[i64],
+    at: StreamId,
+) -> Result<Vec<StateRow>> {
+    const SQL: &str = "
+        SELECT p.room_nid, p.since, e.event_id, e.json
+          FROM unnest($1::bigint[]) AS q (room_nid)
+          JOIN room_state_past p ON p.room_nid = q.room_nid AND p.key_sid = $2 AND p.since <= $3 AND p.until > $3
+                                AND p.type_sid = (SELECT string_id FROM strings WHERE value = 'm.room.member')
+          JOIN events e ON e.room_nid = p.room_nid AND e.event_nid = p.event_nid";
+    Ok(query(db, SQL, &[&room_nids, &user_sid, &at.0]).await?.iter().map(state_row).collect())
+}
+
+/// Those of `candidates` who have joined a room that `user_sid` has joined too.
+pub async fn sharing_a_room(
+    db: &impl GenericClient,
+    user_sid: StringId,
+    candidates: &[&str],
+) -> Result<Vec<String>> {
+    const SQL: &str = "
+        SELECT s.value FROM strings s
+         WHERE s.value = ANY ($2)
+           AND EXISTS (SELECT 1 FROM memberships o JOIN memberships m USING (room_nid)
+                        WHERE o.user_sid = s.string_id AND o.membership = 1 AND m.user_sid = $1 AND m.membership = 1)";
+    let rows = query(db, SQL, &[&user_sid, &candidates]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Who has joined any of some rooms, or has left one of them after an id of the events stream; each user once.
+pub async fn members_of_any(db: &impl GenericClient, room_nids: &[i64]) -> Result<Vec<String>> {
+    const SQL: &str = "
+        SELECT value FROM strings
+         WHERE string_id IN (SELECT user_sid FROM memberships WHERE room_nid = ANY ($1) AND membership = 1)";
+    Ok(query(db, SQL, &[&room_nids]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Whose membership of some rooms changed after an id of the events stream, each user once.
+pub async fn members_changed(
+    db: &impl GenericClient,
+    room_nids: &[i64],
+    after: StreamId,
+) -> Result<Vec<(String, i16)>> {
+    const SQL: &str = "
+        SELECT s.value, m.membership FROM memberships m JOIN strings s ON s.string_id = m.user_sid
+         WHERE m.room_nid = ANY ($1) AND m.pos > $2";
+    let rows = query(db, SQL, &[&room_nids, &after.0]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The stripped state that came along with invites and knocks of a user, as `(room, JSON array)`.
+pub async fn stripped_states(
+    db: &impl GenericClient,
+    user_sid: StringId,
+    room_nids: &[i64],
+) -> Result<Vec<(i64, String)>> {
+    const SQL: &str = "
+        SELECT room_nid, stripped_state FROM memberships
+         WHERE user_sid = $1 AND room_nid = ANY ($2) AND stripped_state IS NOT NULL";
+    let rows = query(db, SQL, &[&user_sid, &room_nids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}

@@ -1,0 +1,9 @@
+//! The engine over a real database, fed by the streams.
+
+mod histories;
+mod memory;
+mod people;
+mod responses;
+mod sources;
+mod waiting;
+mod world;
