@@ -76,8 +76,8 @@ mod tests {
         assert_eq!(none, json!({ "chunk": [] }));
         check(app.get(&format!("{members}?at=nonsense"), Some(&alice)).await, 400, "M_INVALID_PARAM");
         let expected = json!({ "joined": {
-            "@alice:example.org": { "display_name": "alice" },
-            "@bob:example.org": { "display_name": "bob" },
+            "@alice:example.org": { "display_name": "alice", "avatar_url": null },
+            "@bob:example.org": { "display_name": "bob", "avatar_url": null },
         } });
         assert_eq!(app.get(&joined_members, Some(&bob)).await, (200, expected));
         assert_eq!(app.get(joined_rooms, Some(&bob)).await, (200, json!({ "joined_rooms": [room] })));
