@@ -14,7 +14,7 @@ use myelin_devices::{BackupError, KeyError, ToDeviceError};
 use myelin_http::ApiError;
 use myelin_push::PushRuleError;
 use myelin_replication::WriteError;
-use myelin_rooms::RoomError;
+use myelin_rooms::{RoomError, read::ReadError};
 use myelin_storage::StorageError;
 use myelin_sync::SyncError;
 use ruma::{
@@ -87,6 +87,17 @@ impl IntoApiError for SyncError {
                 ApiError::invalid_param("`since` is from the future, or from another server")
             }
             Self::Overloaded => overloaded(),
+            Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for ReadError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::NotFound(what) => ApiError::not_found(what),
+            Self::Forbidden(what) => ApiError::forbidden(what),
+            Self::InvalidParam(what) => ApiError::invalid_param(what),
             Self::Storage(error) => api(error),
         }
     }

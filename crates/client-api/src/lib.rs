@@ -21,17 +21,26 @@ mod keys;
 mod limits;
 mod membership;
 mod profile;
+mod public_rooms;
 mod push_rules;
 mod pushers;
+mod reading;
 mod register;
+mod relations;
 mod room_alias;
+mod room_events;
+mod room_members;
+mod room_state;
+mod room_summary;
 mod send;
 mod session;
 mod settings;
+mod space;
 mod sync;
 mod tag;
 #[cfg(test)]
 mod testing;
+mod threads;
 mod to_device;
 mod ui_auth;
 
@@ -57,14 +66,22 @@ pub fn routes(app: App) -> Routes<App> {
     keys::routes(&mut routes);
     membership::routes(&mut routes);
     profile::routes(&mut routes);
+    public_rooms::routes(&mut routes);
     push_rules::routes(&mut routes);
     pushers::routes(&mut routes);
     register::routes(&mut routes);
+    relations::routes(&mut routes);
     room_alias::routes(&mut routes);
+    room_events::routes(&mut routes);
+    room_members::routes(&mut routes);
+    room_state::routes(&mut routes);
+    room_summary::routes(&mut routes);
     send::routes(&mut routes);
     session::routes(&mut routes);
+    space::routes(&mut routes);
     sync::routes(&mut routes);
     tag::routes(&mut routes);
+    threads::routes(&mut routes);
     to_device::routes(&mut routes);
     routes
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use myelin_accounts::{AccountsConfig, PasswordPolicy, TokenLifetimes};
 use myelin_config::{
-    Auth, Config, DefaultEncryption, Presence, PresenceMode, RateLimits, Registration, Rooms, Server, Users,
+    Auth, Config, DefaultEncryption, Presence, PresenceMode, RateLimits, Registration, RoomDirectory, Rooms,
+    Server, Users,
 };
 use myelin_ephemeral::PresenceOptions;
 use myelin_events::ServerSigningKey;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub presence: Presence,
     /// Rooms.
     pub rooms: Rooms,
+    /// Aliases and the public list of rooms.
+    pub room_directory: RoomDirectory,
     /// How often what may be done; [`Limits`](crate::Limits) counts.
     pub rate_limits: RateLimits,
 }
@@ -40,6 +43,7 @@ impl Settings {
             users: config.users.clone(),
             presence: config.presence.clone(),
             rooms: config.rooms.clone(),
+            room_directory: config.room_directory.clone(),
             rate_limits: config.rate_limits.clone(),
         }
     }

@@ -12,12 +12,16 @@ use myelin_http::Router;
 use myelin_leases::Session;
 use myelin_push::{PushRules, PushRulesStream, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_rooms::{EventStream, Rooms, RoomsOptions, read::RoomReader};
+use myelin_rooms::{
+    ChangeMembership, CreateRoom, EventStream, MembershipAction, Rooms, RoomsOptions, SendEvent,
+    read::RoomReader,
+};
 use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint, strings::Strings};
 use myelin_sync::{Sync, SyncServices};
 use myelin_testing::TestDatabase;
 use myelin_types::{Clock, ManualClock};
-use serde_json::Value as JsonValue;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use serde_json::{Value as JsonValue, json, value::RawValue};
 
 use crate::{AccountProfiles, App, Limits, Services, Settings};
 
@@ -48,7 +52,8 @@ impl TestApp {
         let mut settings = settings();
         change(&mut settings);
         let hands = ManualClock::starting_at(1_700_000_000_000);
-        let app = App::new(services(settings, database, Clock::Manual(hands.clone())).await);
+        let services = services(settings, database, Clock::Manual(hands.clone())).await;
+        let app = App::new(services);
         Self { router: crate::routes(app.clone()).build(), app, hands, _test: test }
     }
 
@@ -65,6 +70,42 @@ impl TestApp {
         let (status, body) = self.post("/_matrix/client/v3/createRoom", Some(creator), request).await;
         assert_eq!(status, 200, "{body}");
         body["room_id"].as_str().expect("the room has an id").to_owned()
+    }
+
+    /// Makes a public room of a user.
+    pub async fn public_room(&self, localpart: &str) -> OwnedRoomId {
+        let mut request = CreateRoom::new(user_id(localpart));
+        request.is_public = true;
+        self.app.rooms.create_room(request).await.unwrap()
+    }
+
+    /// Has a user join a room.
+    pub async fn join(&self, localpart: &str, room_id: &RoomId) {
+        let user_id = user_id(localpart);
+        let request = ChangeMembership::new(user_id, room_id.to_owned(), MembershipAction::Join);
+        self.app.rooms.change_membership(request).await.unwrap();
+    }
+
+    /// Has a user say something in a room.
+    pub async fn say(&self, localpart: &str, room_id: &RoomId, body: &str) -> OwnedEventId {
+        self.send(localpart, room_id, "m.room.message", json!({ "msgtype": "m.text", "body": body })).await
+    }
+
+    /// Has a user send an event to a room.
+    pub async fn send(
+        &self,
+        localpart: &str,
+        room_id: &RoomId,
+        event_type: &str,
+        content: JsonValue,
+    ) -> OwnedEventId {
+        self.app.rooms.send(event(localpart, room_id, event_type, None, &content)).await.unwrap()
+    }
+
+    /// Has a user change the state of a room, under the empty state key.
+    pub async fn set(&self, localpart: &str, room_id: &RoomId, event_type: &str, content: JsonValue) {
+        let state_key = Some(String::new());
+        self.app.rooms.send(event(localpart, room_id, event_type, state_key, &content)).await.unwrap();
     }
 
     /// Makes a request. A body of `null` is none.
@@ -96,6 +137,29 @@ impl TestApp {
     }
 }
 
+fn user_id(localpart: &str) -> OwnedUserId {
+    format!("@{localpart}:example.org").try_into().expect("tests use valid localparts")
+}
+
+fn event(
+    localpart: &str,
+    room_id: &RoomId,
+    event_type: &str,
+    state_key: Option<String>,
+    content: &JsonValue,
+) -> SendEvent {
+    SendEvent {
+        sender: user_id(localpart),
+        device_id: None,
+        room_id: room_id.to_owned(),
+        event_type: event_type.into(),
+        state_key,
+        content: RawValue::from_string(content.to_string()).expect("a value is JSON"),
+        txn_id: None,
+        timestamp: None,
+    }
+}
+
 /// Checks the status and the errcode of an answer; no errcode is `""`.
 #[track_caller]
 pub fn check((status, body): Answer, expected_status: u16, errcode: &str) {
@@ -121,6 +185,7 @@ fn settings() -> Settings {
         users: Default::default(),
         presence: Default::default(),
         rooms: Default::default(),
+        room_directory: Default::default(),
         rate_limits: Default::default(),
     };
     let unlimited = || myelin_config::RateLimit::UNLIMITED;

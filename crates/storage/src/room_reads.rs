@@ -98,14 +98,24 @@ pub async fn list_memberships(
 pub async fn list_rooms(db: &impl GenericClient, room_ids: &[&str]) -> Result<Vec<RoomRow>> {
     const SQL: &str = "
         SELECT room_nid, room_id, room_version, is_public, is_blocked FROM rooms WHERE room_id = ANY ($1)";
-    let room = |row: &Row| RoomRow {
+    Ok(query(db, SQL, &[&room_ids]).await?.iter().map(room).collect())
+}
+
+/// The rooms with these numbers, in no order.
+pub async fn list_rooms_by_nid(db: &impl GenericClient, room_nids: &[i64]) -> Result<Vec<RoomRow>> {
+    const SQL: &str = "
+        SELECT room_nid, room_id, room_version, is_public, is_blocked FROM rooms WHERE room_nid = ANY ($1)";
+    Ok(query(db, SQL, &[&room_nids]).await?.iter().map(room).collect())
+}
+
+fn room(row: &Row) -> RoomRow {
+    RoomRow {
         room_nid: row.get(0),
         room_id: row.get(1),
         room_version: row.get(2),
         is_public: row.get(3),
         is_blocked: row.get(4),
-    };
-    Ok(query(db, SQL, &[&room_ids]).await?.iter().map(room).collect())
+    }
 }
 
 /// Those of these users who asked to be erased.

@@ -1,15 +1,16 @@
 //! The published rooms ([spec](https://spec.matrix.org/v1.19/client-server-api/#published-room-directory)).
 
-use std::{cmp::Reverse, str::FromStr, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, str::FromStr, sync::Arc};
 
-use myelin_storage::room_reads;
+use myelin_storage::{Client, room_reads};
 use ruma::{
-    OwnedRoomId,
+    RoomId,
     directory::{Filter, PublicRoomsChunk},
     room::RoomSummary,
 };
 
 use super::{InvalidToken, Result, RoomReader};
+use crate::RoomNid;
 
 /// Rooms of one page at most.
 const MAX_ROOMS: usize = 500;
@@ -87,13 +88,10 @@ impl RoomReader {
             Some(token) => Some(token.parse()?),
         };
         let client = self.client().await?;
-        let mut rooms = Vec::new();
-        for row in room_reads::list_public_rooms(&client).await?.iter().filter(|row| !row.is_blocked) {
-            rooms.push(self.remember(row)?);
-        }
-        let summaries = self.summaries(&client, &rooms).await?;
+        let published = room_reads::list_public_rooms(&client).await?;
+        let total = published.len();
+        let summaries = self.summaries_by_nid(&client, &published).await?;
         drop(client);
-        let total = rooms.len();
         let mut found: Vec<(Place, Arc<RoomSummary>)> = summaries
             .into_iter()
             .filter(|(_, summary)| is_wanted(summary, &request.filter))
@@ -125,11 +123,34 @@ impl RoomReader {
         })
     }
 
+    /// Summaries of rooms of which nothing but the number is known: three queries for those that are not in memory.
+    async fn summaries_by_nid(
+        &self,
+        client: &Client,
+        room_nids: &[i64],
+    ) -> Result<HashMap<i64, Arc<RoomSummary>>> {
+        let (mut summaries, mut missing) = (HashMap::with_capacity(room_nids.len()), Vec::new());
+        for nid in room_nids {
+            match self.0.caches.summary(RoomNid(*nid)) {
+                Some(summary) => _ = summaries.insert(*nid, summary),
+                None => missing.push(*nid),
+            }
+        }
+        if !missing.is_empty() {
+            let mut rooms = Vec::with_capacity(missing.len());
+            for row in room_reads::list_rooms_by_nid(client, &missing).await? {
+                rooms.push(self.remember(&row)?);
+            }
+            summaries.extend(self.summaries(client, &rooms).await?);
+        }
+        Ok(summaries)
+    }
+
     /// Whether a room is published in the directory; `None` if there is no such room.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn is_public(&self, room_id: &OwnedRoomId) -> Result<Option<bool>> {
+    pub async fn is_public(&self, room_id: &RoomId) -> Result<Option<bool>> {
         let client = self.client().await?;
         let rows = room_reads::list_rooms(&client, &[room_id.as_str()]).await?;
         Ok(rows.first().map(|row| row.is_public))

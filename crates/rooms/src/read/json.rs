@@ -38,6 +38,11 @@ impl JsonArray {
         json
     }
 
+    /// How long the text of the array is.
+    pub fn size_bytes(&self) -> usize {
+        self.elements.len() + 2
+    }
+
     /// How many elements there are.
     pub fn len(&self) -> usize {
         self.len

@@ -91,9 +91,11 @@ impl RoomReader {
             json.push(':');
             let mut member = ObjectWriter::new(&mut json);
             let fields = [("display_name", &content.displayname), ("avatar_url", &content.avatar_url)];
+            // Both are always there: application services and test suites look them up without asking.
             for (name, text) in fields {
-                if let Some(text) = text {
-                    member.string(name, text);
+                match text {
+                    Some(text) => member.string(name, text),
+                    None => member.raw(name, "null"),
                 }
             }
             member.end();

@@ -19,6 +19,8 @@ use crate::stream::stored;
 pub(super) const MEMBER: &str = "m.room.member";
 /// About what an entry takes beside its event and its text.
 const ENTRY_BYTES: usize = 128;
+/// Events that are parsed before others get their turn.
+const PARSED_AT_ONCE: usize = 256;
 
 /// An event of a room's state.
 #[derive(Debug)]
@@ -53,9 +55,13 @@ pub(super) struct RoomState {
 }
 
 impl RoomState {
-    fn new(room: &RoomInfo, rows: &[StateEvent]) -> Result<Self> {
+    /// Parses a state, which may be large: others get their turn on this thread.
+    async fn parse(room: &RoomInfo, rows: &[StateEvent]) -> Result<Self> {
         let mut state = Self { newest: i64::MIN, ..Self::default() };
-        for row in rows {
+        for (index, row) in rows.iter().enumerate() {
+            if index % PARSED_AT_ONCE == PARSED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let pdu = stored(&room.room_id, room.rules, &row.event)?;
             let Some(state_key) = pdu.state_key().map(Box::from) else { continue };
             let event_type = pdu.event_type().to_string();
@@ -157,7 +163,7 @@ impl RoomReader {
         }
         let reading = self.0.caches.begin(room.nid);
         let rows = room_reads::list_current_state(client, room.nid.0).await?;
-        let state = Arc::new(RoomState::new(room, &rows)?);
+        let state = Arc::new(RoomState::parse(room, &rows).await?);
         self.0.caches.keep_state(room.nid, reading, state.clone());
         Ok(state)
     }
@@ -177,7 +183,7 @@ impl RoomReader {
             }
         }
         let rows = room_reads::list_state_at(client, room.nid.0, at).await?;
-        Ok(Arc::new(RoomState::new(room, &rows)?))
+        Ok(Arc::new(RoomState::parse(room, &rows).await?))
     }
 
     pub(super) fn write_state(

@@ -3,6 +3,7 @@
 mod directory;
 mod history;
 mod relations;
+mod speed;
 mod timeline;
 
 use myelin_rooms::{
@@ -18,8 +19,12 @@ use crate::world::{World, message, raw, user};
 
 impl World {
     fn reader(&self) -> RoomReader {
+        self.reader_with(1 << 20)
+    }
+
+    fn reader_with(&self, cache_bytes: u64) -> RoomReader {
         let clock = Clock::Manual(self.clock.clone());
-        RoomReader::new((**self.database).clone(), Strings::new(1000), &self.feed, clock, 1 << 20)
+        RoomReader::new((**self.database).clone(), Strings::new(1000), &self.feed, clock, cache_bytes)
     }
 
     async fn send(&self, sender: &str, room_id: &RoomId, event_type: &str, content: Value) -> OwnedEventId {

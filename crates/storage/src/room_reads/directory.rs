@@ -4,22 +4,13 @@ use crate::{
     GenericClient, Result, Row,
     events::{StoredEvent, stored_event},
     query,
-    rooms::RoomRow,
     strings::StringId,
 };
 
-/// The rooms that are published in the directory, in no order.
-pub async fn list_public_rooms(db: &impl GenericClient) -> Result<Vec<RoomRow>> {
-    const SQL: &str = "
-        SELECT room_nid, room_id, room_version, is_public, is_blocked FROM rooms WHERE is_public";
-    let room = |row: &Row| RoomRow {
-        room_nid: row.get(0),
-        room_id: row.get(1),
-        room_version: row.get(2),
-        is_public: row.get(3),
-        is_blocked: row.get(4),
-    };
-    Ok(query(db, SQL, &[]).await?.iter().map(room).collect())
+/// The numbers of the rooms that are published in the directory, in no order; blocked ones are left out.
+pub async fn list_public_rooms(db: &impl GenericClient) -> Result<Vec<i64>> {
+    const SQL: &str = "SELECT room_nid FROM rooms WHERE is_public AND NOT is_blocked";
+    Ok(query(db, SQL, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 /// An event of the current state of one of several rooms.

@@ -13,7 +13,7 @@ use myelin_push::{PushRules, PushRulesRow, PushRulesStream};
 use myelin_replication::{Feed, Stamped};
 use myelin_rooms::{
     EventStream,
-    read::{ReadError, RoomReader, Viewer},
+    read::{RoomReader, Viewer},
 };
 use myelin_storage::{Database, Result, StorageError, strings::Strings};
 use myelin_types::{Clock, Position};
@@ -263,14 +263,7 @@ impl Aggregations for RoomReader {
         viewer: &'a Viewer,
         events: &'a [Arc<Pdu>],
     ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>> {
-        Box::pin(async move {
-            Self::bundle(self, viewer, events).await.map_err(|error| match error {
-                ReadError::Storage(error) => error,
-                other @ (ReadError::NotFound(_) | ReadError::Forbidden(_) | ReadError::InvalidParam(_)) => {
-                    StorageError::Inconsistent(other.to_string())
-                }
-            })
-        })
+        Box::pin(Self::bundle(self, viewer, events))
     }
 }
 

@@ -180,7 +180,8 @@ async fn joined_members_and_rooms_are_those_of_now() {
     assert_eq!(reader.joined_rooms(user_id(CAROL)).await.unwrap(), Vec::<OwnedRoomId>::new());
     let members: Value =
         serde_json::from_str(&reader.joined_members(&viewer(BOB), &one).await.unwrap()).unwrap();
-    assert_eq!(members, json!({ ALICE: { "display_name": "alice" }, BOB: { "display_name": "bob" } }));
+    let member = |name: &str| json!({ "display_name": name, "avatar_url": null });
+    assert_eq!(members, json!({ ALICE: member("alice"), BOB: member("bob") }));
     let left = reader.joined_members(&viewer(BOB), &two).await;
     assert!(matches!(left, Err(ReadError::Forbidden(_))));
 }
@@ -197,4 +198,25 @@ async fn who_was_erased_is_only_read_by_those_who_were_there() {
         .execute("INSERT INTO users (user_id, created_ts, erased) VALUES ('@alice:one.test', 0, true)")
         .await;
     assert_eq!(said(&world.reader(), &viewer(BOB), &room).await.unwrap(), ["hello Bob"]);
+}
+
+#[tokio::test]
+async fn on_a_branch_of_history_the_state_of_the_branch_counts() {
+    let world = World::new().await;
+    let room = world.room().await;
+    set_visibility(&world, &room, "joined").await;
+    let event_id = world.say(ALICE, &room, "on a branch").await.unwrap();
+    world.say(ALICE, &room, "on the mainline").await.unwrap();
+    world.join(BOB, &room).await.unwrap();
+    let reader = world.reader();
+    assert_eq!(said(&reader, &viewer(BOB), &room).await.unwrap(), Vec::<String>::new());
+    // In the state before the first message, Bob was there already.
+    let branch = format!(
+        "INSERT INTO state_deltas (room_nid, state_delta, type_sids, key_sids, event_nids)
+         SELECT room_nid, 7, ARRAY[type_sid], ARRAY[key_sid], ARRAY[event_nid] FROM room_state
+          WHERE key_sid = (SELECT string_id FROM strings WHERE value = '{BOB}');
+         UPDATE events SET state_base = pos - 1, state_delta = 7 WHERE event_id = '{event_id}'"
+    );
+    world.execute(&branch).await;
+    assert_eq!(said(&reader, &viewer(BOB), &room).await.unwrap(), ["on a branch"]);
 }
