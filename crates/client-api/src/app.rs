@@ -4,9 +4,11 @@ use std::{ops::Deref, sync::Arc};
 
 use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_devices::{Devices, KeyBackups, ToDevice};
+use myelin_ephemeral::{Presence, Receipts, Typing};
 use myelin_push::{PushRules, Pushers};
-use myelin_rooms::read::RoomReader;
+use myelin_rooms::{Rooms, read::RoomReader};
 use myelin_storage::Database;
+use myelin_sync::Sync;
 use myelin_types::Clock;
 
 use crate::{Limits, Settings};
@@ -34,8 +36,18 @@ pub struct Services {
     pub filters: Filters,
     /// Keys of devices and users.
     pub devices: Devices,
+    /// Everything that changes rooms.
+    pub rooms: Rooms,
     /// Rooms, as their members see them.
     pub room_reader: RoomReader,
+    /// Up to where users have read.
+    pub receipts: Receipts,
+    /// Who is typing.
+    pub typing: Typing,
+    /// Who is here.
+    pub presence: Presence,
+    /// What is new for a user.
+    pub sync: Sync,
     /// Messages to devices.
     pub to_device: ToDevice,
     /// Backups of room keys.

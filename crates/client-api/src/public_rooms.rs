@@ -4,19 +4,15 @@ use myelin_http::{ApiError, Routes};
 use myelin_rooms::read::{PublicRooms, PublicRoomsRequest};
 use ruma::{
     OwnedServerName, UInt,
-    api::client::{
-        directory::{get_public_rooms, get_public_rooms_filtered, get_room_visibility},
-        room::Visibility,
-    },
+    api::client::directory::{get_public_rooms, get_public_rooms_filtered},
     directory::RoomNetwork,
 };
 
-use crate::{Anyone, App, GuestOrUser, OptionalUser, error::api, reading::limit};
+use crate::{App, GuestOrUser, OptionalUser, error::api, reading::limit};
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(public_rooms);
     routes.add(search);
-    routes.add(visibility);
 }
 
 async fn public_rooms(
@@ -60,20 +56,6 @@ async fn search(
     Ok(response)
 }
 
-/// Whether a room is published; anybody may ask.
-async fn visibility(
-    app: App,
-    _: Anyone,
-    request: get_room_visibility::v3::Request,
-) -> Result<get_room_visibility::v3::Response, ApiError> {
-    let visibility = match app.room_reader.is_public(&request.room_id).await.map_err(api)? {
-        Some(true) => Visibility::Public,
-        Some(false) => Visibility::Private,
-        None => return Err(ApiError::not_found("Room not found")),
-    };
-    Ok(get_room_visibility::v3::Response::new(visibility))
-}
-
 async fn list(
     app: &App,
     server: Option<OwnedServerName>,
@@ -106,7 +88,7 @@ mod tests {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
         app.user("bob").await;
-        let (one, two) = (app.room("alice").await, app.room("alice").await);
+        let (one, two) = (app.public_room("alice").await, app.public_room("alice").await);
         app.join("bob", &two).await;
         app.set("alice", &one, "m.room.name", json!({ "name": "Gardening" })).await;
         let (status, body) = app.get(PATH, Some(&alice)).await;
@@ -133,17 +115,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anybody_can_ask_whether_a_room_is_published() {
-        let app = TestApp::new().await;
-        app.user("alice").await;
-        let room = app.room("alice").await;
-        let path = format!("/_matrix/client/v3/directory/list/room/{room}");
-        assert_eq!(app.get(&path, None).await, (200, json!({ "visibility": "public" })));
-        let unknown = "/_matrix/client/v3/directory/list/room/!unknown:example.org";
-        check(app.get(unknown, None).await, 404, "M_NOT_FOUND");
-    }
-
-    #[tokio::test]
     async fn the_configuration_says_who_sees_the_list() {
         let app = TestApp::new().await;
         check(app.get(PATH, None).await, 401, "M_MISSING_TOKEN");
@@ -153,7 +124,7 @@ mod tests {
         })
         .await;
         app.user("alice").await;
-        app.room("alice").await;
+        app.public_room("alice").await;
         let (status, body) = app.get(PATH, None).await;
         assert_eq!((status, rooms(&body)), (200, Vec::new()));
     }

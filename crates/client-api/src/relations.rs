@@ -106,7 +106,7 @@ mod tests {
     async fn relations_are_listed_by_type() {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let root = app.say("alice", &room, "root").await;
         for (event_type, rel_type) in [("m.reaction", "m.annotation"), ("m.room.message", "m.thread")] {
             let relation = json!({ "rel_type": rel_type, "event_id": root, "key": "x" });

@@ -112,7 +112,7 @@ mod tests {
     async fn messages_are_read_page_by_page() {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         for body in ["one", "two", "three"] {
             app.say("alice", &room, body).await;
         }
@@ -143,7 +143,7 @@ mod tests {
     async fn requests_that_make_no_sense_are_refused() {
         let app = TestApp::new().await;
         let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let path = format!("/_matrix/client/v3/rooms/{room}/messages");
         check(app.get(&format!("{path}?dir=b&from=nonsense"), Some(&alice)).await, 400, "M_INVALID_PARAM");
         check(app.get(&path, Some(&alice)).await, 400, "M_MISSING_PARAM");
@@ -157,7 +157,7 @@ mod tests {
     async fn an_event_is_found_with_what_happened_around_it() {
         let app = TestApp::new().await;
         let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let mut events = Vec::new();
         for body in ["one", "two", "three"] {
             events.push(app.say("alice", &room, body).await);
@@ -182,7 +182,7 @@ mod tests {
     async fn the_event_of_a_time_is_found() {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let path = format!("/_matrix/client/v1/rooms/{room}/timestamp_to_event");
         let (status, found) = app.get(&format!("{path}?ts=1&dir=f"), Some(&alice)).await;
         assert_eq!((status, &found["origin_server_ts"]), (200, &json!(1_700_000_000_000_u64)));

@@ -61,7 +61,7 @@ mod tests {
     async fn members_and_rooms_are_listed() {
         let app = TestApp::new().await;
         let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let members = format!("/_matrix/client/v3/rooms/{room}/members");
         let joined_members = format!("/_matrix/client/v3/rooms/{room}/joined_members");
         let joined_rooms = "/_matrix/client/v3/joined_rooms";

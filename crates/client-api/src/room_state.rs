@@ -11,13 +11,6 @@ use crate::{App, GuestOrUser, error::api, reading::viewer};
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(state);
     routes.add(state_event);
-    // Without a state key, it is the empty one; this holds for writing state as well.
-    for version in ["v3", "r0"] {
-        let whole = format!("/_matrix/client/{version}/rooms/{{room}}/state/{{type}}/{{key}}");
-        let without = format!("/_matrix/client/{version}/rooms/{{room}}/state/{{type}}");
-        routes.alias(format!("{without}/"), whole.clone());
-        routes.alias(without, whole);
-    }
 }
 
 async fn state(
@@ -57,7 +50,7 @@ mod tests {
     async fn state_is_read_whole_and_by_key() {
         let app = TestApp::new().await;
         let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let path = format!("/_matrix/client/v3/rooms/{room}/state");
         let (status, state) = app.get(&path, Some(&alice)).await;
         assert_eq!(status, 200);

@@ -44,7 +44,7 @@ mod tests {
     async fn a_summary_is_for_those_who_may_join() {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         app.set("alice", &room, "m.room.name", json!({ "name": "Open" })).await;
         let path = format!("/_matrix/client/v1/room_summary/{room}");
         let (status, summary) = app.get(&path, Some(&alice)).await;

@@ -1,7 +1,16 @@
 //! The configuration, as far as handlers look at it.
 
+use std::sync::Arc;
+
 use myelin_accounts::{AccountsConfig, PasswordPolicy, TokenLifetimes};
-use myelin_config::{Auth, Config, RateLimits, Registration, RoomDirectory, Rooms, Server, Users};
+use myelin_config::{
+    Auth, Config, DefaultEncryption, Presence, PresenceMode, RateLimits, Registration, RoomDirectory, Rooms,
+    Server, Users,
+};
+use myelin_ephemeral::PresenceOptions;
+use myelin_events::ServerSigningKey;
+use myelin_rooms::{EncryptNewRooms, RoomsOptions};
+use myelin_sync::SyncOptions;
 
 /// Sections of the configuration. A family that needs another one adds it here.
 #[derive(Clone, Debug)]
@@ -14,6 +23,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Profiles and devices.
     pub users: Users,
+    /// Who is online.
+    pub presence: Presence,
     /// Rooms.
     pub rooms: Rooms,
     /// Aliases and the public list of rooms.
@@ -30,6 +41,7 @@ impl Settings {
             registration: config.registration.clone(),
             auth: config.auth.clone(),
             users: config.users.clone(),
+            presence: config.presence.clone(),
             rooms: config.rooms.clone(),
             room_directory: config.room_directory.clone(),
             rate_limits: config.rate_limits.clone(),
@@ -39,6 +51,42 @@ impl Settings {
     /// Whether users log in by a password that is kept here.
     pub fn has_password_login(&self) -> bool {
         self.auth.password_config.enabled && self.auth.password_config.localdb_enabled
+    }
+
+    /// What the room engine is told.
+    pub fn rooms_options(&self, signing_key: Arc<ServerSigningKey>) -> RoomsOptions {
+        let rooms = &self.rooms;
+        RoomsOptions {
+            default_room_version: rooms.default_room_version.clone(),
+            encrypt_new_rooms: match rooms.encryption_enabled_by_default_for_room_type {
+                DefaultEncryption::All => EncryptNewRooms::All,
+                DefaultEncryption::Invite => EncryptNewRooms::Private,
+                DefaultEncryption::Off => EncryptNewRooms::Never,
+            },
+            default_power_levels: rooms.default_power_level_content_override.clone(),
+            forget_on_leave: rooms.forget_rooms_on_leave,
+            ..RoomsOptions::new(self.server.server_name.clone(), signing_key)
+        }
+    }
+
+    /// What the sync engine is told.
+    pub fn sync_options(&self) -> SyncOptions {
+        let max_timeline_limit = usize::try_from(self.rooms.filter_timeline_limit).ok();
+        SyncOptions {
+            max_timeline_limit: max_timeline_limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX),
+            ..SyncOptions::default()
+        }
+    }
+
+    /// When users count as away.
+    pub fn presence_options(&self) -> PresenceOptions {
+        let presence = &self.presence;
+        PresenceOptions {
+            enabled: presence.enabled != PresenceMode::Disabled,
+            offline_after: presence.sync_online_timeout,
+            idle_after: presence.idle_timeout,
+            active_for: presence.last_active_granularity,
+        }
     }
 
     /// What the accounts service is told.

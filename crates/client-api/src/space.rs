@@ -45,7 +45,7 @@ mod tests {
     async fn a_room_that_is_no_space_stands_alone() {
         let app = TestApp::new().await;
         let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         let path = format!("/_matrix/client/v1/rooms/{room}/hierarchy");
         let (status, body) = app.get(&path, Some(&bob)).await;
         assert_eq!((status, body["rooms"].as_array().map(Vec::len)), (200, Some(1)));

@@ -1,34 +1,35 @@
 //! A whole app over a fresh database, spoken to without a network.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
 use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
 use myelin_config::Server;
 use myelin_devices::{DeviceListStream, Devices, KeyBackups, ToDevice, ToDeviceStream};
+use myelin_ephemeral::{Presence, PresenceStream, ReceiptStream, Receipts, Typing};
 use myelin_events::ServerSigningKey;
 use myelin_http::Router;
 use myelin_leases::Session;
 use myelin_push::{PushRules, PushRulesStream, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
 use myelin_rooms::{
-    ChangeMembership, CreateRoom, EventStream, MemberProfile, MembershipAction, Profiles, Rooms,
-    RoomsOptions, SendEvent, read::RoomReader,
+    ChangeMembership, CreateRoom, EventStream, MembershipAction, Rooms, RoomsOptions, SendEvent,
+    read::RoomReader,
 };
 use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint, strings::Strings};
+use myelin_sync::{Sync, SyncServices};
 use myelin_testing::TestDatabase;
 use myelin_types::{Clock, ManualClock};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value as JsonValue, json, value::RawValue};
 
-use crate::{App, Limits, Services, Settings};
+use crate::{AccountProfiles, App, Limits, Services, Settings};
 
 pub const PASSWORD: &str = "correct horse";
 
 /// An app with its database and a clock that stands still.
 pub struct TestApp {
     pub app: App,
-    pub rooms: Rooms,
     pub hands: ManualClock,
     router: Router,
     _test: TestDatabase,
@@ -51,9 +52,8 @@ impl TestApp {
         let mut settings = settings();
         change(&mut settings);
         let hands = ManualClock::starting_at(1_700_000_000_000);
-        let (services, rooms) = services(settings, database, Clock::Manual(hands.clone())).await;
-        let app = App::new(services);
-        Self { router: crate::routes(app.clone()).build(), app, rooms, hands, _test: test }
+        let app = App::new(services(settings, database, Clock::Manual(hands.clone())).await);
+        Self { router: crate::routes(app.clone()).build(), app, hands, _test: test }
     }
 
     /// Makes a user and gives an access token.
@@ -64,18 +64,25 @@ impl TestApp {
         self.app.accounts.log_in(LogIn::new(&user_id)).await.unwrap().access_token
     }
 
+    /// Makes a room and gives its id.
+    pub async fn room(&self, creator: &str, request: JsonValue) -> String {
+        let (status, body) = self.post("/_matrix/client/v3/createRoom", Some(creator), request).await;
+        assert_eq!(status, 200, "{body}");
+        body["room_id"].as_str().expect("the room has an id").to_owned()
+    }
+
     /// Makes a public room of a user.
-    pub async fn room(&self, localpart: &str) -> OwnedRoomId {
+    pub async fn public_room(&self, localpart: &str) -> OwnedRoomId {
         let mut request = CreateRoom::new(user_id(localpart));
         request.is_public = true;
-        self.rooms.create_room(request).await.unwrap()
+        self.app.rooms.create_room(request).await.unwrap()
     }
 
     /// Has a user join a room.
     pub async fn join(&self, localpart: &str, room_id: &RoomId) {
         let user_id = user_id(localpart);
         let request = ChangeMembership::new(user_id, room_id.to_owned(), MembershipAction::Join);
-        self.rooms.change_membership(request).await.unwrap();
+        self.app.rooms.change_membership(request).await.unwrap();
     }
 
     /// Has a user say something in a room.
@@ -91,13 +98,13 @@ impl TestApp {
         event_type: &str,
         content: JsonValue,
     ) -> OwnedEventId {
-        self.rooms.send(event(localpart, room_id, event_type, None, &content)).await.unwrap()
+        self.app.rooms.send(event(localpart, room_id, event_type, None, &content)).await.unwrap()
     }
 
     /// Has a user change the state of a room, under the empty state key.
     pub async fn set(&self, localpart: &str, room_id: &RoomId, event_type: &str, content: JsonValue) {
         let state_key = Some(String::new());
-        self.rooms.send(event(localpart, room_id, event_type, state_key, &content)).await.unwrap();
+        self.app.rooms.send(event(localpart, room_id, event_type, state_key, &content)).await.unwrap();
     }
 
     /// Makes a request. A body of `null` is none.
@@ -175,78 +182,97 @@ fn settings() -> Settings {
         registration: Default::default(),
         auth: Default::default(),
         users: Default::default(),
+        presence: Default::default(),
         rooms: Default::default(),
         room_directory: Default::default(),
         rate_limits: Default::default(),
     };
+    let unlimited = || myelin_config::RateLimit::UNLIMITED;
+    let limits = &mut settings.rate_limits;
+    (limits.rc_message, limits.rc_room_creation, limits.rc_joins_per_room) =
+        (unlimited(), unlimited(), unlimited());
+    limits.rc_joins.local = unlimited();
     settings.auth.bcrypt_rounds = 4;
     settings.registration.enable_registration = true;
     settings.registration.enable_registration_without_verification = true;
     settings
 }
 
-async fn services(settings: Settings, database: Database, clock: Clock) -> (Services, Rooms) {
+async fn services(settings: Settings, database: Database, clock: Clock) -> Services {
     let names = [
+        EventStream::NAME,
         AccountDataStream::NAME,
         DeviceListStream::NAME,
         ToDeviceStream::NAME,
         PushRulesStream::NAME,
-        EventStream::NAME,
+        ReceiptStream::NAME,
+        PresenceStream::NAME,
     ];
     let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
-    let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
-    let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
+    let (account_data_feed, writer) = stream::<AccountDataStream>(&database, &session).await;
+    let account_data = AccountData::new(database.clone(), writer, &account_data_feed, 1 << 20);
     let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
     let devices = Devices::new(database.clone(), feed, writer);
-    let (room_reader, rooms) = rooms(&settings, &database, &session, &clock).await;
     let (feed, writer) = stream::<ToDeviceStream>(&database, &session).await;
     let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
     let (feed, writer) = stream::<PushRulesStream>(&database, &session).await;
-    let services = Services {
+    let push_rules = PushRules::new(database.clone(), feed, writer);
+    let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
+    let (feed, writer) = stream::<ReceiptStream>(&database, &session).await;
+    let receipts = Receipts::new(database.clone(), feed, writer);
+    let typing = Typing::new(clock.clone());
+    let (feed, writer) = stream::<PresenceStream>(&database, &session).await;
+    let options = settings.presence_options();
+    let me = session.writer();
+    let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await.unwrap();
+    let (events, writer) = stream::<EventStream>(&database, &session).await;
+    let strings = Strings::new(10_000);
+    let room_reader = RoomReader::new(database.clone(), strings.clone(), &events, clock.clone(), 1 << 20);
+    let sync = Sync::over(SyncServices {
+        options: settings.sync_options(),
+        clock: clock.clone(),
+        database: database.clone(),
+        strings: strings.clone(),
+        events,
+        account_data_feed,
+        account_data: account_data.clone(),
+        push_rules: push_rules.clone(),
+        devices: devices.clone(),
+        to_device: to_device.clone(),
+        receipts: receipts.clone(),
+        typing: typing.clone(),
+        presence: presence.clone(),
+        room_reader: room_reader.clone(),
+    });
+    let key = Arc::new(ServerSigningKey::from_seed("test", [1; 32]).unwrap());
+    let rooms = Rooms::start(
+        database.clone(),
+        &session,
+        writer,
+        strings,
+        RoomsOptions { clock: clock.clone(), ..settings.rooms_options(key) },
+        Arc::new(AccountProfiles(accounts.clone())),
+        Arc::new(push_rules.clone()),
+    );
+    Services {
+        rooms: rooms.await.unwrap(),
+        room_reader,
+        receipts,
+        typing,
+        presence,
+        sync,
         to_device,
         key_backups: KeyBackups::new(database.clone()),
-        push_rules: PushRules::new(database.clone(), feed, writer),
+        push_rules,
         pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
-        accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
+        accounts,
         account_data,
         filters: Filters::new(database.clone()),
         devices,
-        room_reader,
         settings,
         clock,
         database,
-    };
-    (services, rooms)
-}
-
-async fn rooms(
-    settings: &Settings,
-    database: &Database,
-    session: &Session,
-    clock: &Clock,
-) -> (RoomReader, Rooms) {
-    let (feed, writer) = stream::<EventStream>(database, session).await;
-    let strings = Strings::new(1000);
-    let reader = RoomReader::new(database.clone(), strings.clone(), &feed, clock.clone(), 1 << 20);
-    let key = ServerSigningKey::from_seed("test", [1; 32]).expect("any seed makes a key");
-    let mut options = RoomsOptions::new(settings.server.server_name.clone(), Arc::new(key));
-    options.clock = clock.clone();
-    let (names, push) = (Arc::new(Names), Arc::new(()));
-    let rooms = Rooms::start(database.clone(), session, writer, strings, options, names, push).await;
-    (reader, rooms.unwrap())
-}
-
-/// Everybody is called like their localpart.
-struct Names;
-
-impl Profiles for Names {
-    fn profile<'a>(
-        &'a self,
-        user_id: &'a ruma::UserId,
-    ) -> Pin<Box<dyn Future<Output = MemberProfile> + Send + 'a>> {
-        let displayname = Some(user_id.localpart().to_owned());
-        Box::pin(std::future::ready(MemberProfile { displayname, avatar_url: None }))
     }
 }
 

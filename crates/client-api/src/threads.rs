@@ -52,7 +52,7 @@ mod tests {
     async fn threads_are_listed_with_what_is_in_them() {
         let app = TestApp::new().await;
         let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let room = app.room("alice").await;
+        let room = app.public_room("alice").await;
         app.join("bob", &room).await;
         let root = app.say("alice", &room, "root").await;
         let relation = json!({ "rel_type": "m.thread", "event_id": root });

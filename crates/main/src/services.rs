@@ -1,14 +1,19 @@
 //! The services of the process, put together from the configuration.
 
+use std::sync::Arc;
+
 use myelin_accounts::{AccountData, Accounts, Filters};
-use myelin_client_api::{Limits, Services, Settings};
+use myelin_client_api::{AccountProfiles, Limits, Services, Settings};
 use myelin_config::Config;
 use myelin_devices::{Devices, KeyBackups, ToDevice};
-use myelin_leases::Session;
+use myelin_ephemeral::{Presence, Receipts, Typing};
+use myelin_events::ServerSigningKey;
+use myelin_leases::{LeaseError, Session};
 use myelin_push::{PushRules, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_rooms::{EventStream, read::RoomReader};
+use myelin_rooms::{Rooms, read::RoomReader};
 use myelin_storage::{Database, Result, strings::Strings};
+use myelin_sync::{Sync, SyncServices};
 use myelin_types::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,34 +22,78 @@ use tokio_util::sync::CancellationToken;
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;
 /// Memory for the current states of rooms that are read, in bytes.
 const ROOM_STATE_CACHE: u64 = 64 << 20;
-/// Types, state keys and user IDs whose numbers are kept in memory.
-const STRINGS: usize = 100_000;
+/// Strings whose numbers are remembered: user ids, event types, state keys.
+const STRINGS: usize = 200_000;
 
 /// All services, their streams opened and written under `session`.
-pub(crate) async fn compose(config: &Config, database: &Database, session: &Session) -> Result<Services> {
+pub(crate) async fn compose(
+    config: &Config,
+    database: &Database,
+    session: &Session,
+    signing_key: Arc<ServerSigningKey>,
+) -> Result<Services, LeaseError> {
     let clock = Clock::System;
     let settings = Settings::new(config);
-    let (feed, writer) = stream(database, session).await?;
-    let account_data = AccountData::new(database.clone(), writer, &feed, ACCOUNT_DATA_CACHE);
+    let (account_data_feed, writer) = stream(database, session).await?;
+    let account_data = AccountData::new(database.clone(), writer, &account_data_feed, ACCOUNT_DATA_CACHE);
     let (feed, writer) = stream(database, session).await?;
     let devices = Devices::new(database.clone(), feed, writer);
-    let events = Feed::<EventStream>::open(database.clone()).await?;
-    let strings = Strings::new(STRINGS);
-    let room_reader = RoomReader::new(database.clone(), strings, &events, clock.clone(), ROOM_STATE_CACHE);
     let (feed, writer) = stream(database, session).await?;
     let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
     let (feed, writer) = stream(database, session).await?;
+    let push_rules = PushRules::new(database.clone(), feed, writer);
+    let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
+    let (feed, writer) = stream(database, session).await?;
+    let receipts = Receipts::new(database.clone(), feed, writer);
+    let typing = Typing::new(clock.clone());
+    let (feed, writer) = stream(database, session).await?;
+    let (options, me) = (settings.presence_options(), session.writer());
+    let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await?;
+    let (events, writer) = stream(database, session).await?;
+    let strings = Strings::new(STRINGS);
+    let room_reader =
+        RoomReader::new(database.clone(), strings.clone(), &events, clock.clone(), ROOM_STATE_CACHE);
+    let sync = Sync::over(SyncServices {
+        options: settings.sync_options(),
+        clock: clock.clone(),
+        database: database.clone(),
+        strings: strings.clone(),
+        events,
+        account_data_feed,
+        account_data: account_data.clone(),
+        push_rules: push_rules.clone(),
+        devices: devices.clone(),
+        to_device: to_device.clone(),
+        receipts: receipts.clone(),
+        typing: typing.clone(),
+        presence: presence.clone(),
+        room_reader: room_reader.clone(),
+    });
+    let rooms = Rooms::start(
+        database.clone(),
+        session,
+        writer,
+        strings,
+        settings.rooms_options(signing_key),
+        Arc::new(AccountProfiles(accounts.clone())),
+        Arc::new(push_rules.clone()),
+    );
     Ok(Services {
+        rooms: rooms.await?,
+        room_reader,
+        receipts,
+        typing,
+        presence,
+        sync,
         to_device,
         key_backups: KeyBackups::new(database.clone()),
-        push_rules: PushRules::new(database.clone(), feed, writer),
+        push_rules,
         pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
-        accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
+        accounts,
         account_data,
         filters: Filters::new(database.clone()),
         devices,
-        room_reader,
         settings,
         clock,
         database: database.clone(),
@@ -60,7 +109,10 @@ async fn stream<S: Stream>(database: &Database, session: &Session) -> Result<(Fe
 /// Starts the work that no request waits for; it ends some time after the token is canceled.
 pub(crate) fn start_background(services: &Services) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let accounts = services.accounts.clone();
-    let stopped = stop.clone().cancelled_owned();
-    (stop, tokio::spawn(async move { accounts.run(stopped).await }))
+    let (accounts, to_device) = (services.accounts.clone(), services.to_device.clone());
+    let stopped = stop.clone();
+    let work = async move {
+        tokio::join!(accounts.run(stopped.cancelled()), to_device.run(stopped.cancelled()));
+    };
+    (stop, tokio::spawn(work))
 }

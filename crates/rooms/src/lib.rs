@@ -40,7 +40,7 @@ pub use error::RoomError;
 pub use membership::{ChangeMembership, MembershipAction};
 pub use options::{EncryptNewRooms, RoomsOptions};
 pub use profiles::{MemberProfile, Profiles};
-pub use push::{LocalMembers, PushContext, PushEvaluator};
+pub use push::PushEvaluator;
 pub use redact::RedactEvent;
 pub use rooms::Rooms;
 pub use send::SendEvent;

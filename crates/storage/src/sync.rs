@@ -22,23 +22,24 @@ pub struct UserRoomRow {
     pub room_version: String,
     /// 0 leave, 1 join, 2 invite, 3 knock, 4 ban.
     pub membership: i16,
-    /// When that changed last, in the events stream.
+    /// The place of the event that says so.
     pub pos: StreamId,
-    /// Who wrote that.
+    /// The place of the event by which the user came in, if there were others since (a new name, say).
+    pub joined_at: Option<StreamId>,
+    /// Who wrote it.
     pub writer: WriterId,
-    /// Who changed it.
+    /// Who sent it.
     pub sender: String,
-    /// For invites and knocks of rooms that are not known here: what came along, a JSON array.
-    pub stripped_state: Option<String>,
     /// The newest event of the timeline. Only of rooms that the user has joined.
     pub newest: Option<(WriterId, StreamId)>,
 }
 
 /// All rooms that a user has or had something to do with and did not forget.
 pub async fn rooms_of_user(db: &impl GenericClient, user_sid: StringId) -> Result<Vec<UserRoomRow>> {
-    const SQL: &str = "
-        SELECT m.room_nid, r.room_id, r.room_version, m.membership, m.pos, m.writer_id, s.value, m.stripped_state,
-               newest.pos, newest.writer_id
+    // The JSON is canonical, so the pattern fits what it looks for and nothing else; it may hold what jsonb can't.
+    const SQL: &str = r#"
+        SELECT m.room_nid, r.room_id, r.room_version, m.membership, m.pos, m.writer_id, s.value,
+               newest.pos, newest.writer_id, past.joined_at
           FROM memberships m
           JOIN rooms r USING (room_nid)
           JOIN strings s ON s.string_id = m.sender_sid
@@ -46,7 +47,14 @@ pub async fn rooms_of_user(db: &impl GenericClient, user_sid: StringId) -> Resul
                SELECT e.pos, e.writer_id FROM events e
                 WHERE e.room_nid = m.room_nid AND e.pos IS NOT NULL ORDER BY e.pos DESC LIMIT 1
                ) newest ON m.membership = 1
-         WHERE m.user_sid = $1 AND NOT m.forgotten";
+          LEFT JOIN LATERAL (
+               SELECT coalesce(max(p.until) FILTER (WHERE e.json NOT LIKE '%"membership":"join"%'), min(p.since))
+                      AS joined_at
+                 FROM room_state_past p JOIN events e USING (room_nid, event_nid)
+                WHERE p.room_nid = m.room_nid AND p.key_sid = m.user_sid
+                  AND p.type_sid = (SELECT string_id FROM strings WHERE value = 'm.room.member')
+               ) past ON m.membership = 1
+         WHERE m.user_sid = $1 AND NOT m.forgotten"#;
     let rows = query(db, SQL, &[&user_sid]).await?;
     Ok(rows
         .iter()
@@ -58,8 +66,8 @@ pub async fn rooms_of_user(db: &impl GenericClient, user_sid: StringId) -> Resul
             pos: StreamId(row.get(4)),
             writer: WriterId(row.get(5)),
             sender: row.get(6),
-            stripped_state: row.get(7),
-            newest: row.get::<_, Option<i64>>(8).map(|pos| (WriterId(row.get(9)), StreamId(pos))),
+            joined_at: row.get::<_, Option<i64>>(9).map(StreamId),
+            newest: row.get::<_, Option<i64>>(7).map(|pos| (WriterId(row.get(8)), StreamId(pos))),
         })
         .collect())
 }

@@ -268,11 +268,7 @@ impl Engine {
     pub fn enter(&self, user_id: &UserId) -> (Arc<UserFeed>, SyncUnderWay) {
         let now = self.parts.clock.now();
         let known = self.users.read().get(user_id).map(|user| (user.clone(), user.sync_begins()));
-        let (user, under_way) = known.unwrap_or_else(|| {
-            let user = self.follow(user_id);
-            let under_way = user.sync_begins();
-            (user, under_way)
-        });
+        let (user, under_way) = known.unwrap_or_else(|| self.follow(user_id));
         user.used.store(now, Ordering::Relaxed);
         (user, under_way)
     }
@@ -282,11 +278,11 @@ impl Engine {
         self.users.read().get(user_id).cloned()
     }
 
-    fn follow(&self, user_id: &UserId) -> Arc<UserFeed> {
+    fn follow(&self, user_id: &UserId) -> (Arc<UserFeed>, SyncUnderWay) {
         let _gate = self.gate.lock();
         let mut users = self.users.write();
         if let Some(user) = users.get(user_id) {
-            return user.clone();
+            return (user.clone(), user.sync_begins());
         }
         let token = &self.seen().token;
         let beginning = Beginning {
@@ -296,14 +292,15 @@ impl Engine {
             to_device: token.to_device.clone(),
         };
         let user = Arc::new(UserFeed::new(user_id.to_owned(), beginning));
-        user.used.store(self.parts.clock.now(), Ordering::Relaxed);
+        // Begun while nobody can be forgotten: a user who is forgotten in the middle of a sync would not be woken.
+        let under_way = user.sync_begins();
         users.insert(user_id.to_owned(), user.clone());
         if users.len() > self.parts.options.max_users {
-            let forgotten = idle_users(&mut users, user_id);
+            let forgotten = idle_users(&mut users);
             drop(users);
             forgotten.iter().for_each(|user| self.leave_all_rooms(user));
         }
-        user
+        (user, under_way)
     }
 
     /// Takes over a user's rooms as the database has them.
@@ -406,10 +403,9 @@ impl Engine {
     }
 }
 
-/// Takes an eighth of the users out who are not syncing, those of the longest ago, but not `except`.
-fn idle_users(users: &mut HashMap<OwnedUserId, Arc<UserFeed>>, except: &UserId) -> Vec<Arc<UserFeed>> {
-    let is_idle = |user: &&Arc<UserFeed>| !user.is_syncing() && user.user_id != except;
-    let mut idle: Vec<Arc<UserFeed>> = users.values().filter(is_idle).cloned().collect();
+/// Takes an eighth of the users out who are not syncing, those of the longest ago.
+fn idle_users(users: &mut HashMap<OwnedUserId, Arc<UserFeed>>) -> Vec<Arc<UserFeed>> {
+    let mut idle: Vec<Arc<UserFeed>> = users.values().filter(|user| !user.is_syncing()).cloned().collect();
     idle.sort_unstable_by_key(|user| user.used.load(Ordering::Relaxed));
     idle.truncate((users.len() / 8).max(1));
     for user in &idle {

@@ -24,11 +24,12 @@ use ruma::{
 pub(crate) struct Rendered {
     pub pdu: Arc<Pdu>,
     json: OnceLock<ClientEvent>,
+    membership: OnceLock<MembershipState>,
 }
 
 impl Rendered {
     pub fn new(pdu: Arc<Pdu>) -> Arc<Self> {
-        Arc::new(Self { pdu, json: OnceLock::new() })
+        Arc::new(Self { pdu, json: OnceLock::new(), membership: OnceLock::new() })
     }
 
     /// An event from the database.
@@ -53,8 +54,8 @@ impl Rendered {
     }
 
     /// The membership that it gives; `leave` if it is no member event.
-    pub fn membership(&self) -> MembershipState {
-        membership_of(Some(&self.pdu))
+    pub fn membership(&self) -> &MembershipState {
+        self.membership.get_or_init(|| membership_of(Some(&self.pdu)))
     }
 
     pub fn size_bytes(&self) -> usize {
@@ -65,7 +66,7 @@ impl Rendered {
 
 /// The membership that an optional member event gives; without one, `leave`.
 pub(crate) fn membership(event: Option<&Arc<Rendered>>) -> MembershipState {
-    event.map_or(MembershipState::Leave, |event| event.membership())
+    event.map_or(MembershipState::Leave, |event| event.membership().clone())
 }
 
 /// A key of the current state that an event gave another value.

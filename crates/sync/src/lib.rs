@@ -30,4 +30,5 @@ mod user;
 pub use engine::{Sync, SyncOptions, SyncParts};
 pub use filter::SyncFilter;
 pub use respond::{SyncError, SyncRequest};
+pub use sources::SyncServices;
 pub use token::SyncToken;

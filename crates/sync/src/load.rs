@@ -201,7 +201,7 @@ impl Engine {
                 continue;
             };
             let event = Rendered::from_stored(room_id, rules, &row.event_id, row.json)?;
-            memberships.insert(*nid, event.membership());
+            memberships.insert(*nid, event.membership().clone());
         }
         Ok(memberships)
     }
@@ -262,7 +262,7 @@ fn found(row: UserRoomRow) -> Option<UserRoomFound> {
         pos: row.pos,
         writer: row.writer,
         sender: row.sender.try_into().ok()?,
-        changed: row.pos,
+        changed: row.joined_at.unwrap_or(row.pos),
         room: None,
         marks: None,
         unread: None,

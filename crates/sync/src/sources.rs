@@ -1,7 +1,7 @@
 //! What other crates know of a user: their account data, their devices.
 //!
-//! The engine is told of changes as they are committed ([`Sync`](crate::Sync)'s `…_changed` functions), and asks here for
-//! what is older.
+//! The engine is told of changes as they are committed (by `apply_…` of [`Sync`](crate::Sync)), and asks here for what is
+//! older. [`SyncServices`] are the sources of a process that has the services themselves.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,11 +11,18 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use myelin_replication::{Feed, Stream};
+use myelin_rooms::read::Viewer;
 use myelin_storage::Result;
+pub use myelin_storage::one_time_keys::KeyCounts;
 use myelin_types::Position;
 use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use serde_json::value::RawValue;
 
 use myelin_events::Pdu;
+
+mod services;
+
+pub use services::{AccountSource, DeviceSource, SyncServices};
 
 /// A stream, as far as tokens are concerned.
 pub trait Progress: Send + Sync {
@@ -51,14 +58,14 @@ impl Progress for NoProgress {
 }
 
 /// A piece of account data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AccountDatum {
     /// The room that it is about; `None`: global.
     pub room_id: Option<OwnedRoomId>,
     /// Its type.
     pub event_type: Box<str>,
-    /// Its content, as JSON.
-    pub content: Arc<str>,
+    /// Its content.
+    pub content: Arc<RawValue>,
 }
 
 impl AccountDatum {
@@ -77,8 +84,8 @@ pub trait UserData: Send + Sync {
         after: &'a Position,
     ) -> BoxFuture<'a, Result<Vec<Arc<AccountDatum>>>>;
 
-    /// The content of the user's `m.push_rules`, as JSON.
-    fn push_rules<'a>(&'a self, user_id: &'a UserId) -> BoxFuture<'a, Result<Arc<str>>>;
+    /// The content of the user's `m.push_rules`.
+    fn push_rules<'a>(&'a self, user_id: &'a UserId) -> BoxFuture<'a, Result<Arc<RawValue>>>;
 
     /// Whose messages the user does not want
     /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#ignoring-users)).
@@ -101,15 +108,6 @@ pub struct ToDeviceBatch {
     pub events: Vec<Box<str>>,
     /// Where the batch ends, if there are more.
     pub reached: Option<Position>,
-}
-
-/// The keys that a device has left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyCounts {
-    /// One-time keys, by algorithm.
-    pub one_time: BTreeMap<String, u64>,
-    /// The algorithms whose fallback key is unused.
-    pub unused_fallback: Vec<String>,
 }
 
 /// What the engine asks about devices.
@@ -154,7 +152,7 @@ pub trait Aggregations: Send + Sync {
     /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events)).
     fn bundle<'a>(
         &'a self,
-        user_id: &'a UserId,
+        viewer: &'a Viewer,
         events: &'a [Arc<Pdu>],
     ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>>;
 }

@@ -35,7 +35,7 @@ impl Sync {
             let Some(user) = engine.followed(&user_id) else { continue };
             let mut inner = user.inner.lock();
             if datum.is_ignored_users() {
-                inner.ignored = Arc::new(crate::sources::ignored_users(&datum.content));
+                inner.ignored = Arc::new(crate::sources::ignored_users(datum.content.get()));
             }
             inner.account_data.push(writer, id, Arc::new(datum));
             drop(inner);

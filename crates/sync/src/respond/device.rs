@@ -188,6 +188,6 @@ fn latest_of_each<'a>(
 fn write_datum(out: &mut String, datum: &AccountDatum) {
     let mut event = ObjectWriter::new(out);
     event.string("type", &datum.event_type);
-    event.raw("content", &datum.content);
+    event.raw("content", datum.content.get());
     event.end();
 }

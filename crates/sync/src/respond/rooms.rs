@@ -18,6 +18,10 @@ use crate::{
 /// Rooms whose parts are read and written together: what bounds the memory of an initial sync.
 const ROOMS_AT_ONCE: usize = 64;
 
+/// Rooms that are told without letting others have a turn. What is more is not begun on the thread that took the
+/// request: it goes on as a task after the first time that it waits.
+const ROOMS_IN_PASSING: usize = 8;
+
 /// Whose membership of the user's rooms changed: the source of `device_lists`.
 #[derive(Debug, Default)]
 pub(super) struct MembershipNews {
@@ -57,13 +61,15 @@ impl Context<'_> {
         let mut news = MembershipNews::default();
         let (mut join, mut leave) = (String::new(), String::new());
         for plans in plan.timelines.chunks(ROOMS_AT_ONCE) {
+            if plans.len() > ROOMS_IN_PASSING {
+                tokio::task::yield_now().await;
+            }
             let prepared = self.prepare(plans).await?;
             for (index, plan) in plans.iter().enumerate() {
                 let out = if plan.left_at.is_some() { &mut leave } else { &mut join };
                 self.write_room(out, &prepared, index, account_data);
                 self.collect_news(&mut news, plan, &prepared.selections[index]);
             }
-            tokio::task::yield_now().await;
         }
         let (invite, knock) = self.write_invites(&plan.invites).await?;
         let mut has_news = false;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use myelin_events::{Pdu, Unsigned, raw_json::ObjectWriter};
+use myelin_rooms::read::{PaginationToken, Viewer};
 use myelin_storage::Result;
 use ruma::{OwnedEventId, RoomId};
 use serde_json::Value;
@@ -12,8 +13,11 @@ use crate::room::{Missing, Room, Selected, Selection, View};
 
 /// How often older events are read in search of those that a filter wants. Each round reads more.
 const ROUNDS: usize = 4;
-/// Events that a cold room reads at least: the next sync then finds them in memory.
+/// Events that a cold room reads at least, so that the next sync finds them in memory; not where many rooms are cold,
+/// as when somebody begins.
 const READ_AT_LEAST: usize = 20;
+/// What is not many.
+const FEW_ROOMS: usize = 8;
 
 impl Context<'_> {
     /// How many events of a room the client wants at most.
@@ -54,7 +58,8 @@ impl Context<'_> {
                 match self.select(plan) {
                     Ok(selected) => *selection = Some(selected),
                     Err(Missing::Older) => {
-                        older.push((plan.room.clone(), self.read_at_once(&plan.room, round)))
+                        let at_least = if plans.len() > FEW_ROOMS { 1 } else { READ_AT_LEAST };
+                        older.push((plan.room.clone(), self.read_at_once(&plan.room, at_least, round)));
                     }
                     Err(Missing::State) => states.push(plan.room.clone()),
                 }
@@ -76,8 +81,8 @@ impl Context<'_> {
         Ok(selections.into_iter().map(|selection| selection.unwrap_or_else(nothing)).collect())
     }
 
-    fn read_at_once(&self, room: &Room, round: usize) -> usize {
-        let limit = self.timeline_limit(&room.room_id).max(READ_AT_LEAST);
+    fn read_at_once(&self, room: &Room, at_least: usize, round: usize) -> usize {
+        let limit = self.timeline_limit(&room.room_id).max(at_least);
         // Filters may let little pass: the farther back, the more at once.
         limit << (2 * round)
     }
@@ -93,7 +98,12 @@ impl Context<'_> {
         if parents.is_empty() {
             return Ok(Vec::new());
         }
-        self.engine.parts.aggregations.bundle(self.user_id(), &parents).await
+        let viewer = Viewer {
+            user_id: self.request.user_id.clone(),
+            device_id: self.request.device_id.clone(),
+            ignored: self.ignored.clone(),
+        };
+        self.engine.parts.aggregations.bundle(&viewer, &parents).await
     }
 
     pub(super) fn write_timeline(
@@ -114,7 +124,7 @@ impl Context<'_> {
             out.push(']');
         });
         timeline.boolean("limited", selection.limited);
-        timeline.display("prev_batch", format_args!("t{}", selection.start));
+        timeline.display("prev_batch", PaginationToken(selection.start.0));
         timeline.end();
     }
 

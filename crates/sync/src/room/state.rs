@@ -76,7 +76,7 @@ impl State {
         if self.has_all_members {
             let mut counts = Counts::default();
             for entry in self.members.values() {
-                if let Some(slot) = counts.slot(&entry.event.membership()) {
+                if let Some(slot) = counts.slot(entry.event.membership()) {
                     *slot += 1;
                 }
             }

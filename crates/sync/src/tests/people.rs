@@ -96,6 +96,24 @@ async fn counts_follow_the_receipts_of_the_room_and_of_its_threads() {
 }
 
 #[tokio::test]
+async fn counts_begin_when_the_user_came_whatever_name_they_took_since() {
+    let world = World::new().await;
+    let (room_id, _) = world.room_of_two().await;
+    world.leave(BOB, &room_id).await;
+    world.say(AMY, &room_id, "not while Bob was away").await;
+    world.join(BOB, &room_id).await;
+    world.say(AMY, &room_id, "one").await;
+    let content = json!({"membership": "join", "displayname": "Robert"});
+    world.set(BOB, &room_id, "m.room.member", BOB, content).await;
+    world.say(AMY, &room_id, "two").await;
+    for sync in [world.sync.clone(), world.second_engine()] {
+        let answer = sync.sync(World::request(BOB, None), std::future::pending()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(joined(&answer, &room_id)["unread_notifications"]["notification_count"], 2);
+    }
+}
+
+#[tokio::test]
 async fn what_is_read_on_another_device_is_told() {
     let world = World::new().await;
     let (room_id, _) = world.room_of_two().await;

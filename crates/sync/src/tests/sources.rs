@@ -8,11 +8,15 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use myelin_events::Pdu;
+use myelin_rooms::read::Viewer;
 use myelin_storage::Result;
 use myelin_types::{Position, StreamId, WriterId};
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedEventId, OwnedUserId, UserId};
-use serde_json::Value;
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::{
     Sync,
@@ -78,7 +82,7 @@ impl TestSources {
         let datum = AccountDatum {
             room_id: room_id.map(ToOwned::to_owned),
             event_type: event_type.into(),
-            content: content.to_string().into(),
+            content: to_raw_value(content).unwrap().into(),
         };
         let id = self.account_data.next();
         let mut data = self.data.lock();
@@ -131,8 +135,8 @@ impl UserData for TestSources {
         ready(new.map(|(.., datum)| datum.clone()).collect())
     }
 
-    fn push_rules<'a>(&'a self, _: &'a UserId) -> BoxFuture<'a, Result<Arc<str>>> {
-        ready(r#"{"global":{}}"#.into())
+    fn push_rules<'a>(&'a self, _: &'a UserId) -> BoxFuture<'a, Result<Arc<RawValue>>> {
+        ready(to_raw_value(&json!({"global": {}})).unwrap().into())
     }
 
     fn ignored_users<'a>(&'a self, user_id: &'a UserId) -> BoxFuture<'a, Result<HashSet<OwnedUserId>>> {
@@ -140,7 +144,7 @@ impl UserData for TestSources {
         let list = data
             .iter()
             .find(|(_, owner, datum)| owner == user_id && &*datum.event_type == "m.ignored_user_list");
-        ready(list.map(|(.., datum)| crate::sources::ignored_users(&datum.content)).unwrap_or_default())
+        ready(list.map(|(.., datum)| crate::sources::ignored_users(datum.content.get())).unwrap_or_default())
     }
 }
 
@@ -200,7 +204,7 @@ impl Devices for TestSources {
 impl Aggregations for TestSources {
     fn bundle<'a>(
         &'a self,
-        _: &'a UserId,
+        _: &'a Viewer,
         events: &'a [Arc<Pdu>],
     ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>> {
         let relations = self.relations.lock();
