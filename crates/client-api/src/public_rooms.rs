@@ -4,19 +4,15 @@ use myelin_http::{ApiError, Routes};
 use myelin_rooms::read::{PublicRooms, PublicRoomsRequest};
 use ruma::{
     OwnedServerName, UInt,
-    api::client::{
-        directory::{get_public_rooms, get_public_rooms_filtered, get_room_visibility},
-        room::Visibility,
-    },
+    api::client::directory::{get_public_rooms, get_public_rooms_filtered},
     directory::RoomNetwork,
 };
 
-use crate::{Anyone, App, GuestOrUser, OptionalUser, error::api, reading::limit};
+use crate::{App, GuestOrUser, OptionalUser, error::api, reading::limit};
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(public_rooms);
     routes.add(search);
-    routes.add(visibility);
 }
 
 async fn public_rooms(
@@ -58,20 +54,6 @@ async fn search(
     response.prev_batch = found.prev_batch;
     response.total_room_count_estimate = UInt::try_from(found.total).ok();
     Ok(response)
-}
-
-/// Whether a room is published; anybody may ask.
-async fn visibility(
-    app: App,
-    _: Anyone,
-    request: get_room_visibility::v3::Request,
-) -> Result<get_room_visibility::v3::Response, ApiError> {
-    let visibility = match app.room_reader.is_public(&request.room_id).await.map_err(api)? {
-        Some(true) => Visibility::Public,
-        Some(false) => Visibility::Private,
-        None => return Err(ApiError::not_found("Room not found")),
-    };
-    Ok(get_room_visibility::v3::Response::new(visibility))
 }
 
 async fn list(

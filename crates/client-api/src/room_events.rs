@@ -3,10 +3,14 @@
 
 use myelin_http::{ApiError, JsonBody, Routes};
 use myelin_rooms::read::{ContextRequest, MessagesRequest, ReadFilter};
-use ruma::api::client::{
-    context::get_context,
-    message::get_message_events,
-    room::{get_event_by_timestamp, get_room_event},
+use ruma::api::{
+    IncomingRequest, Metadata,
+    client::{
+        context::get_context,
+        message::get_message_events,
+        room::{get_event_by_timestamp, get_room_event},
+    },
+    error::DeserializationError,
 };
 
 use crate::{
@@ -55,10 +59,39 @@ async fn context(
     }))
 }
 
+/// A request for messages, in which `dir` may be missing: as in Synapse, that is `f`, and clients came to rely on it.
+#[derive(Clone, Debug)]
+struct MessagesQuery(get_message_events::v3::Request);
+
+impl Metadata for MessagesQuery {
+    const METHOD: http::Method = get_message_events::v3::Request::METHOD;
+    const RATE_LIMITED: bool = get_message_events::v3::Request::RATE_LIMITED;
+    type Authentication = <get_message_events::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <get_message_events::v3::Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = get_message_events::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for MessagesQuery {
+    type EndpointError = <get_message_events::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = get_message_events::v3::Response;
+
+    fn try_from_http_request_inner(
+        mut request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let query = request.uri().query().unwrap_or_default();
+        if !query.split('&').any(|parameter| parameter.starts_with("dir=")) {
+            let path = request.uri().path();
+            *request.uri_mut() = format!("{path}?{query}&dir=f").parse().unwrap_or_default();
+        }
+        get_message_events::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
 async fn messages(
     app: App,
     user: GuestOrUser,
-    request: get_message_events::v3::Request,
+    MessagesQuery(request): MessagesQuery,
 ) -> Result<JsonBody, ApiError> {
     let viewer = viewer(&app, &user).await?;
     let wanted = MessagesRequest {
@@ -124,8 +157,12 @@ mod tests {
         let (_, next) = app.get(&format!("{path}&from={end}"), Some(&alice)).await;
         assert_eq!((bodies(&next["chunk"])[0], &next["start"]), ("one", &json!(end)));
 
+        let path = format!("/_matrix/client/v3/rooms/{room}/messages");
+        let (_, forward) = app.get(&path, Some(&alice)).await;
+        assert_eq!(forward["chunk"][0]["type"], "m.room.create", "without a direction it is forward");
+
         let lazy = r#"&filter={"lazy_load_members":true,"types":["m.room.message"]}"#;
-        let (_, page) = app.get(&format!("{path}{}", encode(lazy)), Some(&alice)).await;
+        let (_, page) = app.get(&format!("{path}?dir=b{}", encode(lazy)), Some(&alice)).await;
         assert_eq!(page["state"][0]["state_key"], "@alice:example.org");
     }
 
@@ -146,7 +183,7 @@ mod tests {
         let room = app.public_room("alice").await;
         let path = format!("/_matrix/client/v3/rooms/{room}/messages");
         check(app.get(&format!("{path}?dir=b&from=nonsense"), Some(&alice)).await, 400, "M_INVALID_PARAM");
-        check(app.get(&path, Some(&alice)).await, 400, "M_MISSING_PARAM");
+        check(app.get(&format!("{path}?dir=x"), Some(&alice)).await, 400, "M_INVALID_PARAM");
         check(app.get(&format!("{path}?dir=b"), Some(&bob)).await, 403, "M_FORBIDDEN");
         check(app.get(&format!("{path}?dir=b"), None).await, 401, "M_MISSING_TOKEN");
         let unknown = "/_matrix/client/v3/rooms/!unknown:example.org/messages?dir=b";

@@ -11,13 +11,6 @@ use crate::{App, GuestOrUser, error::api, reading::viewer};
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(state);
     routes.add(state_event);
-    // Without a state key, it is the empty one; this holds for writing state as well.
-    for version in ["v3", "r0"] {
-        let whole = format!("/_matrix/client/{version}/rooms/{{room}}/state/{{type}}/{{key}}");
-        let without = format!("/_matrix/client/{version}/rooms/{{room}}/state/{{type}}");
-        routes.alias(format!("{without}/"), whole.clone());
-        routes.alias(without, whole);
-    }
 }
 
 async fn state(

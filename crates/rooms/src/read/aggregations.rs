@@ -8,14 +8,14 @@ use std::{
 
 use myelin_events::{Pdu, RelatesTo, raw_json::ObjectWriter};
 use myelin_storage::{
-    Client, StorageError,
+    Client,
     room_reads::{self, EventRef, Related, RelationSummary, TimelineEvent},
 };
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType};
 use serde::Deserialize;
 
 use super::{
-    ReadError, Result, RoomReader, Viewer,
+    Result, RoomReader, Viewer,
     render::{Details, Shown, event_refs},
     view::View,
 };
@@ -42,26 +42,10 @@ impl RoomReader {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn bundle(
-        &self,
-        viewer: &Viewer,
-        events: &[Arc<Pdu>],
-    ) -> std::result::Result<Vec<(OwnedEventId, String)>, StorageError> {
-        let bundled = match events {
-            [] => Ok(Vec::new()),
-            _ => self.bundle_anywhere(viewer, events).await,
-        };
-        bundled.map_err(|error| match error {
-            ReadError::Storage(error) => error,
-            other => StorageError::Inconsistent(other.to_string()),
-        })
-    }
-
-    async fn bundle_anywhere(
-        &self,
-        viewer: &Viewer,
-        events: &[Arc<Pdu>],
-    ) -> Result<Vec<(OwnedEventId, String)>> {
+    pub async fn bundle(&self, viewer: &Viewer, events: &[Arc<Pdu>]) -> Result<Vec<(OwnedEventId, String)>> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
         let client = self.client().await?;
         let ids: HashSet<&RoomId> = events.iter().map(|pdu| &**pdu.room_id()).collect();
         let ids: Vec<&RoomId> = ids.into_iter().collect();

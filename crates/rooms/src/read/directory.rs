@@ -4,7 +4,6 @@ use std::{cmp::Reverse, collections::HashMap, str::FromStr, sync::Arc};
 
 use myelin_storage::{Client, room_reads};
 use ruma::{
-    RoomId,
     directory::{Filter, PublicRoomsChunk},
     room::RoomSummary,
 };
@@ -144,16 +143,6 @@ impl RoomReader {
             summaries.extend(self.summaries(client, &rooms).await?);
         }
         Ok(summaries)
-    }
-
-    /// Whether a room is published in the directory; `None` if there is no such room.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn is_public(&self, room_id: &RoomId) -> Result<Option<bool>> {
-        let client = self.client().await?;
-        let rows = room_reads::list_rooms(&client, &[room_id.as_str()]).await?;
-        Ok(rows.first().map(|row| row.is_public))
     }
 }
 

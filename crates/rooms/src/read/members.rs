@@ -36,7 +36,7 @@ impl RoomReader {
     ) -> Result<JsonArray> {
         let client = self.client().await?;
         let view = self.view(&client, viewer, room_id).await?;
-        let state = match (view.state_point()?, request.at) {
+        let mut state = match (view.state_point()?, request.at) {
             (StatePoint::Current, None) => self.current_state(&client, &view.room).await?,
             (StatePoint::Current, Some(at)) => self.state_after(&client, &view.room, at.0).await?,
             (StatePoint::At(left), at) => {
@@ -44,6 +44,10 @@ impl RoomReader {
                 self.state_after(&client, &view.room, at).await?
             }
         };
+        // The first timeline that a member got may begin where the room did: nobody was there before that.
+        if let Some(arrived) = view.arrived_at().filter(|_| state.is_empty()) {
+            state = self.state_after(&client, &view.room, arrived).await?;
+        }
         let MembersRequest { membership, not_membership, .. } = request;
         let takes_all = membership.is_none() && not_membership.is_none();
         let is_wanted = |entry: &StateEntry| {

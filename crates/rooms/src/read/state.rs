@@ -88,6 +88,11 @@ impl RoomState {
         self.by_type.values().flat_map(BTreeMap::values)
     }
 
+    /// Whether the room was not there yet.
+    pub fn is_empty(&self) -> bool {
+        self.by_type.is_empty()
+    }
+
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }

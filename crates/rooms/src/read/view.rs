@@ -193,6 +193,12 @@ impl View {
         joined.map(|span| span.until)
     }
 
+    /// The place at which the user became a member first.
+    pub fn arrived_at(&self) -> Option<i64> {
+        let joined = self.spans.iter().find(|span| span.membership == MembershipState::Join);
+        joined.map(|span| span.since)
+    }
+
     fn is_world_readable(&self) -> bool {
         self.now().visibility == HistoryVisibility::WorldReadable
     }

@@ -165,7 +165,9 @@ async fn members_are_told_as_they_are_and_as_they_were() {
     check(MembersRequest { not_membership: joined.clone(), ..all.clone() }, &[BOB]).await;
     let both = Some(MembershipState::Leave);
     check(MembersRequest { membership: both, not_membership: joined.clone(), ..all.clone() }, &[BOB]).await;
-    check(MembersRequest { at: Some(then), membership: joined, ..all }, &[ALICE, BOB]).await;
+    check(MembersRequest { at: Some(then), membership: joined, ..all.clone() }, &[ALICE, BOB]).await;
+    // Before the room began nobody was in it, so it is told who was there when the user came.
+    check(MembersRequest { at: Some(PaginationToken(0)), ..all }, &[ALICE]).await;
 }
 
 #[tokio::test]
