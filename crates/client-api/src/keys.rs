@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use myelin_devices::{KeyError, KeysUpload, SignatureFailure, SigningKeysUpload, WantedKeys};
 use myelin_http::{ApiError, RequestHead, Routes};
+use myelin_sync::SyncToken;
 use ruma::{
     OwnedUserId, UInt,
     api::client::keys::{
-        claim_keys, get_keys, upload_keys,
+        claim_keys, get_key_changes, get_keys, upload_keys,
         upload_signatures::{self, v3::Failure},
         upload_signing_keys,
     },
@@ -25,6 +26,7 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(upload);
     routes.add(query);
     routes.add(claim);
+    routes.add(list_changes);
     routes.add(upload_signing);
     routes.add(upload_signed);
 }
@@ -74,6 +76,21 @@ async fn claim(
     let mut response = claim_keys::v3::Response::new(keys);
     response.failures = unreachable_servers(others.keys());
     Ok(response)
+}
+
+async fn list_changes(
+    app: App,
+    user: LocalUser,
+    request: get_key_changes::v3::Request,
+) -> Result<get_key_changes::v3::Response, ApiError> {
+    let token = |text: &str| {
+        text.parse::<SyncToken>()
+            .map_err(|_| ApiError::invalid_param("`from` and `to` must be tokens of this server's /sync"))
+    };
+    let (from, to) = (token(&request.from)?, token(&request.to)?);
+    let changes = app.sync.key_changes(&user.user_id, &from, &to).await.map_err(api)?;
+    let (changed, left) = (changes.changed.into_iter().collect(), changes.left.into_iter().collect());
+    Ok(get_key_changes::v3::Response::new(changed, left))
 }
 
 /// Other servers are asked once there is federation; until then none can be reached.
@@ -133,137 +150,4 @@ fn failure(reason: SignatureFailure) -> Result<Failure, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use crate::testing::{PASSWORD, TestApp, check};
-
-    const UPLOAD: &str = "/_matrix/client/v3/keys/upload";
-
-    async fn device_of(app: &TestApp, token: &str) -> String {
-        let (_, body) = app.get("/_matrix/client/v3/account/whoami", Some(token)).await;
-        body["device_id"].as_str().unwrap().to_owned()
-    }
-
-    #[tokio::test]
-    async fn a_one_time_key_is_claimed_once_and_then_the_fallback_key() {
-        let app = TestApp::new().await;
-        let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let device = device_of(&app, &bob).await;
-        let keys = json!({
-            "one_time_keys": { "signed_curve25519:A": { "key": "one" } },
-            "fallback_keys": { "signed_curve25519:F": { "key": "last", "fallback": true } },
-        });
-        let counts = (200, json!({ "one_time_key_counts": { "signed_curve25519": 1 } }));
-        assert_eq!(app.post(UPLOAD, Some(&bob), keys).await, counts);
-        let wanted =
-            json!({ "one_time_keys": { "@bob:example.org": { device.clone(): "signed_curve25519" } } });
-        for expected in ["signed_curve25519:A", "signed_curve25519:F", "signed_curve25519:F"] {
-            let (status, body) =
-                app.post("/_matrix/client/v3/keys/claim", Some(&alice), wanted.clone()).await;
-            let found = &body["one_time_keys"]["@bob:example.org"][&device];
-            assert_eq!((status, found.get(expected).is_some()), (200, true), "{expected}: {body}");
-        }
-        let other = json!({ "one_time_keys": { "@x:else.org": { "D": "signed_curve25519" } } });
-        let (_, body) = app.post("/_matrix/client/v3/keys/claim", Some(&alice), other).await;
-        assert_eq!(body["failures"]["else.org"]["errcode"], "M_UNKNOWN");
-    }
-
-    #[tokio::test]
-    async fn keys_are_found_by_whoever_asks_and_must_be_ones_own() {
-        let app = TestApp::new().await;
-        let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-        let device = device_of(&app, &bob).await;
-        let keys = |user: &str| {
-            json!({ "device_keys": {
-                "user_id": user, "device_id": device, "algorithms": [], "signatures": {},
-                "keys": { format!("ed25519:{device}"): "k" },
-            } })
-        };
-        check(app.post(UPLOAD, Some(&bob), keys("@alice:example.org")).await, 400, "M_INVALID_PARAM");
-        check(app.post(UPLOAD, Some(&bob), keys("@bob:example.org")).await, 200, "");
-        let wanted = json!({ "device_keys": { "@bob:example.org": [], "@nobody:example.org": [] } });
-        let (status, body) = app.post("/_matrix/client/v3/keys/query", Some(&alice), wanted).await;
-        assert_eq!(status, 200);
-        let found = &body["device_keys"]["@bob:example.org"][&device];
-        assert_eq!(found["keys"][format!("ed25519:{device}")], "k", "{body}");
-        check(
-            app.post("/_matrix/client/v3/keys/query", Some(&alice), json!({ "device_keys": [] })).await,
-            400,
-            "M_BAD_JSON",
-        );
-        check(app.post(UPLOAD, None, json!({})).await, 401, "M_MISSING_TOKEN");
-    }
-
-    #[tokio::test]
-    async fn guests_have_keys_too_but_no_cross_signing() {
-        let app = TestApp::new().await;
-        let guest = app.app.accounts.register_guest().await.unwrap();
-        let token = app.app.accounts.log_in(myelin_accounts::LogIn::new(&guest)).await.unwrap().access_token;
-        for (path, body) in [
-            ("upload", json!({})),
-            ("query", json!({ "device_keys": {} })),
-            ("claim", json!({ "one_time_keys": {} })),
-        ] {
-            let path = format!("/_matrix/client/v3/keys/{path}");
-            check(app.post(&path, Some(&token), body).await, 200, "");
-        }
-        for path in ["device_signing", "signatures"] {
-            let path = format!("/_matrix/client/v3/keys/{path}/upload");
-            check(app.post(&path, Some(&token), json!({})).await, 403, "M_GUEST_ACCESS_FORBIDDEN");
-        }
-    }
-
-    #[tokio::test]
-    async fn only_other_cross_signing_keys_than_before_need_the_password() {
-        let app = TestApp::new().await;
-        let alice = app.user("alice").await;
-        let path = "/_matrix/client/v3/keys/device_signing/upload";
-        let upload = |public: &str| {
-            json!({ "master_key": {
-                "user_id": "@alice:example.org", "usage": ["master"],
-                "keys": { format!("ed25519:{public}"): public },
-            } })
-        };
-        let (first, second) = (
-            upload("HFbPtaSxK5fsZ6tqWuVyNNFBNaTRhmg8i8nqOAsAxnI"),
-            upload("nqOAsAxnIHFbPtaSxK5fsZ6tqWuVyNNFBNaTRhmg8i8"),
-        );
-        for _ in 0..2 {
-            check(app.post(path, Some(&alice), first.clone()).await, 200, "");
-        }
-        let (status, body) = app.post(path, Some(&alice), second.clone()).await;
-        assert_eq!((status, &body["flows"]), (401, &json!([{ "stages": ["m.login.password"] }])));
-        let identifier = json!({ "type": "m.id.user", "user": "alice" });
-        let mut confirmed = second.clone();
-        confirmed["auth"] = json!({
-            "type": "m.login.password", "identifier": identifier, "password": PASSWORD,
-            "session": body["session"],
-        });
-        check(app.post(path, Some(&alice), confirmed).await, 200, "");
-        let wanted = json!({ "device_keys": { "@alice:example.org": [] } });
-        let (_, body) = app.post("/_matrix/client/v3/keys/query", Some(&alice), wanted).await;
-        assert_eq!(body["master_keys"]["@alice:example.org"]["keys"], second["master_key"]["keys"]);
-    }
-
-    #[tokio::test]
-    async fn a_signing_key_without_a_master_key_is_refused() {
-        let app = TestApp::new().await;
-        let alice = app.user("alice").await;
-        let path = "/_matrix/client/v3/keys/device_signing/upload";
-        let public = "HFbPtaSxK5fsZ6tqWuVyNNFBNaTRhmg8i8nqOAsAxnI";
-        let key = json!({
-            "user_id": "@alice:example.org", "usage": ["self_signing"],
-            "keys": { format!("ed25519:{public}"): public },
-        });
-        let upload = json!({ "self_signing_key": key });
-        check(app.post(path, Some(&alice), upload).await, 400, "M_MISSING_PARAM");
-        let signed = json!({ "@bob:example.org": { "NONE": { "user_id": "@bob:example.org" } } });
-        let (status, body) =
-            app.post("/_matrix/client/v3/keys/signatures/upload", Some(&alice), signed).await;
-        assert_eq!(
-            (status, &body["failures"]["@bob:example.org"]["NONE"]["errcode"]),
-            (200, &json!("M_NOT_FOUND"))
-        );
-    }
-}
+mod tests;

@@ -210,7 +210,8 @@ mod tests {
         check(app.post(by_alias, Some(&bob), json!({})).await, 403, "M_FORBIDDEN");
         act(&bob, "invite", target.clone(), 403, "M_FORBIDDEN").await;
         act(&alice, "invite", target.clone(), 200, "").await;
-        let (status, body) = app.post(by_alias, Some(&bob), json!({})).await;
+        // Without a body, as matrix-nio does it.
+        let (status, body) = app.post(by_alias, Some(&bob), Value::Null).await;
         assert_eq!((status, &body["room_id"]), (200, &json!(room_id)));
         act(&bob, "forget", json!({}), 400, "M_UNKNOWN").await;
         act(&bob, "kick", json!({ "user_id": "@alice:example.org" }), 403, "M_FORBIDDEN").await;

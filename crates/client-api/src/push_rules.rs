@@ -166,6 +166,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_comes_with_the_next_sync_of_the_user() {
+        let app = TestApp::new().await;
+        let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+        let sync = async |user: &str, since: &str| {
+            let path = format!("/_matrix/client/v3/sync{since}");
+            let (status, body) = app.get(&path, Some(user)).await;
+            assert_eq!(status, 200, "{body}");
+            let events = body["account_data"]["events"].as_array().cloned().unwrap_or_default();
+            let rules = events.into_iter().find(|event| event["type"] == "m.push_rules");
+            (rules, format!("?since={}", body["next_batch"].as_str().unwrap()))
+        };
+        let (_, alices) = sync(&alice, "").await;
+        let (_, bobs) = sync(&bob, "").await;
+        let rule = json!({ "actions": ["notify"], "pattern": "cake" });
+        check(app.put(&format!("{RULES}/content/one"), Some(&alice), rule).await, 200, "");
+        let (rules, next) = sync(&alice, &alices).await;
+        let (_, all) = app.get("/_matrix/client/v3/pushrules/", Some(&alice)).await;
+        assert_eq!(rules.unwrap()["content"], all);
+        assert_eq!(all["global"]["content"][0]["rule_id"], "one");
+        assert!(sync(&alice, &next).await.0.is_none() && sync(&bob, &bobs).await.0.is_none());
+    }
+
+    #[tokio::test]
     async fn what_makes_no_rule_is_refused() {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;

@@ -21,6 +21,8 @@ mod key_counts;
 mod key_query;
 mod key_signatures;
 mod one_time_keys;
+#[cfg(test)]
+mod properties;
 mod signed_json;
 #[cfg(test)]
 mod speed;

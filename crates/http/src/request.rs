@@ -144,7 +144,9 @@ impl RequestHead {
 
     /// The parts that ruma's conversion takes by value.
     pub(crate) fn to_http_request(&self) -> http::Request<&[u8]> {
-        let mut request = http::Request::new(&self.0.body[..]);
+        // Most of ruma's types read an empty body as an empty object, but not all: matrix-nio joins without any.
+        let body = if self.0.body.is_empty() && self.must_be_json() { &b"{}"[..] } else { &self.0.body[..] };
+        let mut request = http::Request::new(body);
         *request.method_mut() = self.0.method.clone();
         *request.uri_mut() = self.0.uri.clone();
         *request.headers_mut() = self.0.headers.clone();

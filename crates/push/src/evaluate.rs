@@ -118,4 +118,6 @@ impl Evaluation<'_> {
 }
 
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;
