@@ -1,5 +1,7 @@
 //! Numbers of events and strings, taken from memory nearly always.
 
+use std::sync::Arc;
+
 use myelin_storage::{
     Database, Result,
     rooms::{self, EVENT_NID_BLOCK},
@@ -48,8 +50,19 @@ impl Numbers {
         Ok(array)
     }
 
+    /// The strings of numbers; asks the database for those that are not in memory.
+    pub async fn resolve_strings(&self, ids: &[StringId]) -> Result<Vec<Arc<str>>> {
+        match ids.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.strings.resolve_all(&self.database.get().await?, ids).await,
+        }
+    }
+
     /// As [`Numbers::strings`], for any number of them.
     pub async fn all_strings(&self, values: &[&str]) -> Result<Vec<StringId>> {
-        self.strings.intern_all(&self.database.get().await?, values).await
+        match values.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.strings.intern_all(&self.database.get().await?, values).await,
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use myelin_leases::{LeaseError, Session};
 use myelin_replication::StreamWriter;
-use myelin_storage::{Database, strings::Strings};
+use myelin_storage::{Database, StorageError, strings::Strings};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
 use tokio::sync::Semaphore;
 
@@ -49,7 +49,7 @@ pub(crate) struct Engine {
     pub profiles: Arc<dyn Profiles>,
     pub push: Arc<dyn PushEvaluator>,
     /// For what would hold a thread for long.
-    pub heavy: Semaphore,
+    heavy: Arc<Semaphore>,
     /// When the last room was made, see [`Engine::creation_time`].
     last_creation: AtomicU64,
     /// By shard, whether this process writes it.
@@ -61,6 +61,21 @@ impl Engine {
     /// The present moment.
     pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
         MilliSecondsSinceUnixEpoch(UInt::try_from(self.options.clock.now()).unwrap_or(UInt::MAX))
+    }
+
+    /// Does what would hold a thread for long on a thread for that, not too much of it at a time.
+    pub async fn heavy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RoomError> {
+        let permit = self.heavy.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let work = move || {
+            // Held to the end of the work, also if nobody waits for that any more.
+            let _permit = permit;
+            work()
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| StorageError::Inconsistent(format!("work on events failed: {error}")).into())
     }
 
     /// The present moment, or a little later: no two rooms are made at the same, since from room version 12 on two
@@ -96,7 +111,7 @@ impl Rooms {
         let residency = Residency::new(options.max_resident_rooms, options.max_resident_bytes);
         Ok(Self(Arc::new(Engine {
             numbers: Numbers::new(database.clone(), strings),
-            heavy: Semaphore::new(HEAVY_TASKS),
+            heavy: Arc::new(Semaphore::new(HEAVY_TASKS)),
             database,
             options,
             writer,
@@ -206,6 +221,14 @@ impl InRoom {
                 Err(error.into())
             }
         }
+    }
+
+    /// Takes rows in, of which the later build on the earlier, and hands them over together.
+    pub fn hand_over_all(mut self, rows: Vec<EventRow>) -> Result<Pending, RoomError> {
+        for row in &rows {
+            self.apply(row);
+        }
+        self.hand_over_applied(rows)
     }
 
     /// Hands a row over and takes it in; the next turn builds on it while it is being committed.

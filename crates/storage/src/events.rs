@@ -55,6 +55,7 @@ macro_rules! stored_event {
         "e.event_nid, e.event_id, e.pos, e.flags, e.state_base, e.state_delta, e.redacted_by, e.heads, e.json"
     };
 }
+pub(crate) use stored_event;
 
 impl From<&Row> for StoredEvent {
     fn from(row: &Row) -> Self {

@@ -2,6 +2,9 @@
 
 mod create;
 mod memberships;
+mod orders;
+mod receive;
+mod remote;
 mod send;
 mod state_store;
 mod upgrade;
