@@ -15,6 +15,7 @@
 mod aliases;
 mod create;
 mod error;
+mod heavy;
 mod history;
 mod join;
 mod membership;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use myelin_storage::{
-    Database, Result,
+    Database, GenericClient, Result,
     rooms::{self, EVENT_NID_BLOCK},
     strings::{StringId, Strings},
 };
@@ -60,9 +60,14 @@ impl Numbers {
 
     /// As [`Numbers::strings`], for any number of them.
     pub async fn all_strings(&self, values: &[&str]) -> Result<Vec<StringId>> {
-        match values.is_empty() {
-            true => Ok(Vec::new()),
-            false => self.strings.intern_all(&self.database.get().await?, values).await,
+        match self.strings.cached_all(values) {
+            Some(ids) => Ok(ids),
+            None => self.all_strings_on(&self.database.get().await?, values).await,
         }
+    }
+
+    /// As [`Numbers::all_strings`], for who has a connection already and must not wait for another.
+    pub async fn all_strings_on(&self, db: &impl GenericClient, values: &[&str]) -> Result<Vec<StringId>> {
+        self.strings.intern_all(db, values).await
     }
 }

@@ -10,12 +10,12 @@ use std::{
 
 use myelin_leases::{LeaseError, Session};
 use myelin_replication::StreamWriter;
-use myelin_storage::{Database, StorageError, strings::Strings};
+use myelin_storage::{Database, strings::Strings};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
-use tokio::sync::Semaphore;
 
 use crate::{
     EventRow, EventStream, Profiles, PushEvaluator, RoomError, RoomsOptions,
+    heavy::Heavy,
     numbers::Numbers,
     resident::{self, Draft, Pending, Resident},
     shards::{SHARDS, lease_of, shard_of},
@@ -27,8 +27,6 @@ use residency::{Residency, Turn};
 
 /// Tasks that may wait for one room at a time; more are refused.
 const MAX_WAITING: usize = 1024;
-/// Resolutions of states that are computed at the same time.
-const HEAVY_TASKS: usize = 2;
 
 /// All changes of rooms go through this. Clones are the same engine.
 #[derive(Clone)]
@@ -49,7 +47,7 @@ pub(crate) struct Engine {
     pub profiles: Arc<dyn Profiles>,
     pub push: Arc<dyn PushEvaluator>,
     /// For what would hold a thread for long.
-    heavy: Arc<Semaphore>,
+    pub heavy: Heavy,
     /// When the last room was made, see [`Engine::creation_time`].
     last_creation: AtomicU64,
     /// By shard, whether this process writes it.
@@ -61,21 +59,6 @@ impl Engine {
     /// The present moment.
     pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
         MilliSecondsSinceUnixEpoch(UInt::try_from(self.options.clock.now()).unwrap_or(UInt::MAX))
-    }
-
-    /// Does what would hold a thread for long on a thread for that, not too much of it at a time.
-    pub async fn heavy<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, RoomError> {
-        let permit = self.heavy.clone().acquire_owned().await.expect("nobody closes the semaphore");
-        let work = move || {
-            // Held to the end of the work, also if nobody waits for that any more.
-            let _permit = permit;
-            work()
-        };
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| StorageError::Inconsistent(format!("work on events failed: {error}")).into())
     }
 
     /// The present moment, or a little later: no two rooms are made at the same, since from room version 12 on two
@@ -111,7 +94,7 @@ impl Rooms {
         let residency = Residency::new(options.max_resident_rooms, options.max_resident_bytes);
         Ok(Self(Arc::new(Engine {
             numbers: Numbers::new(database.clone(), strings),
-            heavy: Arc::new(Semaphore::new(HEAVY_TASKS)),
+            heavy: Heavy::new(),
             database,
             options,
             writer,

@@ -179,7 +179,8 @@ impl Conflict {
         let events = loaded.clone();
         let resolved = history
             .engine
-            .heavy(move || {
+            .heavy
+            .run(move || {
                 let fetch = pdu_of(&events);
                 resolve_with(rules, &maps, chains, &fetch, |conflicted| {
                     conflicted_state_subgraph(conflicted, &fetch)

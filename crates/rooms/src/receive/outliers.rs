@@ -38,7 +38,7 @@ impl Outliers {
         let here = history.list_entries(&ids).await?;
         let here: HashMap<OwnedEventId, Known> =
             here.into_iter().map(|(event_id, entry)| (event_id, entry.event)).collect();
-        let (new, mut checked) = history.engine.heavy(move || check_all(ordered, here)).await?;
+        let (new, mut checked) = history.engine.heavy.run(move || check_all(ordered, here)).await?;
         let mut rows = Vec::with_capacity(new.len());
         let strings: Vec<String> = new.iter().flat_map(strings_of).collect();
         let strings: Vec<&str> = strings.iter().map(String::as_str).collect();

@@ -40,7 +40,7 @@ pub(crate) async fn load(
     )?;
     let mut resident = Resident::new(RoomNid(room_nid), room_id.to_owned(), rules);
     resident.is_blocked = room.is_blocked;
-    set_state(&mut resident, numbers, server_name, state).await?;
+    set_state(client, &mut resident, numbers, server_name, state).await?;
     if let Some(last) = last {
         resident.heads = heads(client, &resident, &last).await?;
     }
@@ -63,6 +63,7 @@ fn rules_of(room: &RoomRow) -> Result<Rules, StorageError> {
 
 /// Takes the state in as if it had changed to this.
 async fn set_state(
+    client: &Client,
     resident: &mut Resident,
     numbers: &Numbers,
     server_name: &ruma::ServerName,
@@ -77,7 +78,7 @@ async fn set_state(
     for ((pdu, _), event_type) in held.iter().zip(&types) {
         strings.extend([event_type, pdu.state_key().unwrap_or_default(), pdu.sender().as_str()]);
     }
-    let ids = numbers.all_strings(&strings).await?;
+    let ids = numbers.all_strings_on(client, &strings).await?;
     for ((pdu, nid), ids) in held.into_iter().zip(ids.chunks_exact(3)) {
         let event_type = pdu.event_type().to_string().into();
         let state_key: Box<str> = pdu.state_key().unwrap_or_default().into();

@@ -5,6 +5,7 @@ mod memberships;
 mod orders;
 mod receive;
 mod remote;
+mod residency;
 mod send;
 mod state_store;
 mod upgrade;
