@@ -27,7 +27,8 @@ use serde_json::{json, value::RawValue};
 const MEMBERS: usize = 10;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can start");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can start");
     runtime.block_on(run());
 }
 

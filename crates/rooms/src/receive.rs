@@ -21,6 +21,7 @@ mod fetch;
 mod heads;
 mod outliers;
 mod place;
+mod redactions;
 
 pub(crate) use self::{
     authorize::authorize_by_past,

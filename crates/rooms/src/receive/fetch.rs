@@ -31,13 +31,19 @@ impl Rooms {
         let mut fetched: HashMap<OwnedEventId, ReceivedPdu> = HashMap::new();
         let mut latest = vec![received.pdu.event_id().clone()];
         let mut wanted = received.pdu.prev_events().to_vec();
+        let is_known = |id: &OwnedEventId| id == received.pdu.event_id();
         for _ in 0..MAX_ROUNDS {
             let room = self.enter(room_id).await?;
             wanted.retain(|id| !fetched.contains_key(id) && !room.is_here(id));
             if !wanted.is_empty() {
                 room.quiet().await?;
                 let history = History { engine: room.engine(), room: &room };
+                wanted.extend(latest.iter().filter(|id| is_known(id)).cloned());
                 let here = history.list_entries(&wanted).await?;
+                if here.get(received.pdu.event_id()).is_some_and(|entry| entry.has_state()) {
+                    return Ok(Vec::new());
+                }
+                wanted.retain(|id| !is_known(id));
                 wanted.retain(|id| !here.get(id).is_some_and(|entry| entry.has_state()));
             }
             if wanted.is_empty() {

@@ -40,7 +40,7 @@ impl Outliers {
             here.into_iter().map(|(event_id, entry)| (event_id, entry.event)).collect();
         let (new, mut checked) = history.engine.heavy.run(move || check_all(ordered, here)).await?;
         let mut rows = Vec::with_capacity(new.len());
-        let strings: Vec<String> = new.iter().flat_map(strings_of).collect();
+        let strings: Vec<String> = new.iter().flat_map(|pdu| strings_of(pdu)).collect();
         let strings: Vec<&str> = strings.iter().map(String::as_str).collect();
         let sids = history.engine.numbers.all_strings(&strings).await?;
         for (pdu, sids) in new.iter().zip(sids.chunks_exact(3)) {
@@ -70,7 +70,7 @@ pub(crate) fn authorizing(pdu: &Pdu) -> Vec<OwnedEventId> {
 }
 
 /// The strings of an event that are interned: sender, type, state key.
-pub(crate) fn strings_of(pdu: &Arc<Pdu>) -> [String; 3] {
+pub(crate) fn strings_of(pdu: &Pdu) -> [String; 3] {
     let state_key = pdu.state_key().unwrap_or_default();
     [pdu.sender().to_string(), pdu.event_type().to_string(), state_key.to_owned()]
 }

@@ -5,17 +5,17 @@ use std::{collections::HashMap, sync::Arc};
 use myelin_events::Pdu;
 use myelin_storage::{
     events::flags,
-    relations,
     state::{Delta, StateRow},
 };
-use ruma::{EventId, OwnedEventId, events::TimelineEventType};
+use ruma::{EventId, OwnedEventId};
 
 use super::{
     Received,
     authorize::authorize,
     fetch::GivenState,
-    heads::{self, NewHeads},
+    heads,
     outliers::{authorizing, strings_of},
+    redactions,
 };
 use crate::{
     EventNid, EventRow, RoomError,
@@ -37,7 +37,7 @@ pub(super) enum Placing {
 
 /// What is known about an event before it is judged.
 struct Arrival {
-    pdu: Arc<Pdu>,
+    pdu: Pdu,
     /// Its number, if it is stored as an outlier.
     outlier: Option<EventNid>,
     /// The `prev_events` that are not here.
@@ -110,7 +110,8 @@ impl Arrival {
         let room = history.room;
         let is_at_current_state = room.is_settled_in_memory(pdu);
         let mut auth_events: HashMap<OwnedEventId, Arc<Pdu>> = HashMap::new();
-        for held in room.authorizing(pdu) {
+        let under_way = pdu.auth_events().iter().filter_map(|id| Some(room.recent.get(id)?.pdu.clone()));
+        for held in room.authorizing(pdu).into_iter().chain(under_way) {
             auth_events.insert(held.event_id().clone(), held);
         }
         let mut ids = vec![pdu.event_id().clone()];
@@ -136,10 +137,8 @@ impl Arrival {
             }
         }
         let outlier = own.map(|entry| entry.event.nid);
-        // An outlier may have lost its content to a redaction; what is sent now has been checked.
-        let rejected = pdu.is_rejected();
-        let copy = Pdu::from_stored(pdu.room_id().clone(), pdu.event_id().clone(), pdu.json(), room.rules)?;
-        let pdu = Arc::new(copy.with_rejected(rejected));
+        let (room_id, event_id) = (pdu.room_id().clone(), pdu.event_id().clone());
+        let pdu = Pdu::from_stored(room_id, event_id, pdu.json(), room.rules)?;
         Ok(Some(Self { pdu, outlier, missing, before, is_at_current_state, auth_events }))
     }
 
@@ -147,6 +146,7 @@ impl Arrival {
         authorizing(&self.pdu).iter().all(|id| self.auth_events.contains_key(id))
     }
 
+    /// Authorizes the event, and makes of it the row to be written.
     async fn judge(
         self,
         history: History<'_>,
@@ -155,53 +155,60 @@ impl Arrival {
         let state = self.state_before(history, given).await?;
         let fetch = |event_id: &EventId| self.auth_events.get(event_id).cloned();
         let outcome = authorize(history.room, &self.pdu, &state.difference, fetch);
-        let is_rejected = matches!(outcome, Received::Rejected(_));
-        let strings = strings_of(&self.pdu);
-        let [sender_sid, type_sid, key_sid] =
-            history.engine.numbers.strings([&strings[0], &strings[1], &strings[2]]).await?;
-        let nid = match self.outlier {
+        let writing = self.writing(history, &state, &outcome).await?;
+        let Self { pdu, outlier, before, .. } = self;
+        let nid = match outlier {
             Some(nid) => nid,
             None => history.engine.numbers.event_nid().await?,
         };
-        let pdu = match is_rejected {
-            true => Arc::new(
-                Pdu::from_stored(
-                    self.pdu.room_id().clone(),
-                    self.pdu.event_id().clone(),
-                    self.pdu.json(),
-                    history.room.rules,
-                )?
-                .with_rejected(true),
-            ),
-            false => self.pdu.clone(),
-        };
-        let mut row = EventRow::new(history.room.nid, nid, pdu.clone());
+        let pdu = Arc::new(pdu.with_rejected(matches!(outcome, Received::Rejected(_))));
+        let mut row = EventRow::new(history.room.nid, nid, pdu);
         row.timeline = outcome == Received::Accepted;
-        row.writing = Writing {
-            sender_sid,
-            type_sid,
-            key_sid: pdu.state_key().map(|_| key_sid),
-            flags: flags_of(&pdu, history.engine)
-                | if is_rejected { flags::REJECTED } else { 0 }
-                | if outcome == Received::SoftFailed { flags::SOFT_FAILED } else { 0 },
-            before: match state.stored_at {
-                Some(stored_at) if !state.difference.is_empty() => {
-                    let delta = stored_at.delta.map(DeltaRef::Stored);
-                    StateBefore::Mainline { base: Base::At(stored_at.base), delta }
-                }
-                _ => stored_before(history, &state.difference).await?,
-            },
-            is_promoted: self.outlier.is_some(),
-            missing_prevs: self.missing.clone(),
-            closes_gap: history.room.gaps.contains(pdu.event_id()),
-            ..Writing::default()
-        };
+        row.writing = writing;
         if row.timeline {
-            let event = Known { pdu, nid };
-            let moved = heads::after(history, &event, &state.difference, &self.before).await?;
-            self.take_effect(history, &mut row, moved).await?;
+            redactions::be_redacted(history, &mut row).await?;
+            let event = Known { pdu: row.pdu.clone(), nid };
+            let moved = heads::after(history, &event, &state.difference, &before).await?;
+            heads::apply(history, &mut row, moved).await?;
+            redactions::redact(history, &mut row).await?;
+            history.room.complete(history.engine, &mut row).await;
         }
         Ok((row, outcome))
+    }
+
+    /// What is written beside the event, but for what it does to the room.
+    async fn writing(
+        &self,
+        history: History<'_>,
+        state: &StateAt,
+        outcome: &Received,
+    ) -> Result<Writing, RoomError> {
+        let strings = strings_of(&self.pdu);
+        let [sender_sid, type_sid, key_sid] =
+            history.engine.numbers.strings([&strings[0], &strings[1], &strings[2]]).await?;
+        let judged = match outcome {
+            Received::Rejected(_) => flags::REJECTED,
+            Received::SoftFailed => flags::SOFT_FAILED,
+            Received::Accepted | Received::Known => 0,
+        };
+        let before = match state.stored_at {
+            Some(stored_at) if !state.difference.is_empty() => {
+                let delta = stored_at.delta.map(DeltaRef::Stored);
+                StateBefore::Mainline { base: Base::At(stored_at.base), delta }
+            }
+            _ => stored_before(history, &state.difference).await?,
+        };
+        Ok(Writing {
+            sender_sid,
+            type_sid,
+            key_sid: self.pdu.state_key().map(|_| key_sid),
+            flags: flags_of(&self.pdu, history.engine) | judged,
+            before,
+            is_promoted: self.outlier.is_some(),
+            missing_prevs: self.missing.clone(),
+            closes_gap: history.room.gaps.contains(self.pdu.event_id()),
+            ..Writing::default()
+        })
     }
 
     async fn state_before(
@@ -227,58 +234,6 @@ impl Arrival {
         }
         let differences: Vec<Difference> = states.into_iter().map(|state| state.difference).collect();
         Ok(StateAt { difference: merge(history, &differences).await?, stored_at: None })
-    }
-
-    /// Fills in what an event of the timeline does.
-    async fn take_effect(
-        &self,
-        history: History<'_>,
-        row: &mut EventRow,
-        moved: NewHeads,
-    ) -> Result<(), RoomError> {
-        heads::apply(history, row, moved).await?;
-        if *row.pdu.event_type() == TimelineEventType::RoomRedaction {
-            self.redact(history, row).await?;
-        }
-        self.be_redacted(history, row).await?;
-        history.room.complete(history.engine, row).await;
-        Ok(())
-    }
-
-    /// A redaction takes the content of its target, now or when that comes.
-    async fn redact(&self, history: History<'_>, row: &mut EventRow) -> Result<(), RoomError> {
-        let Some(target_id) = row.pdu.redacts().cloned() else { return Ok(()) };
-        let target = match history.room.recent.get(&target_id) {
-            Some(recent) => Some((recent.pdu.clone(), recent.nid)),
-            None => history
-                .list_entries(std::slice::from_ref(&target_id))
-                .await?
-                .remove(&target_id)
-                .map(|entry| (entry.event.pdu, entry.event.nid)),
-        };
-        match target {
-            Some((target, nid)) => row.redacts = history.room.redaction(&row.pdu, &target, nid)?,
-            None => row.writing.awaits_target = true,
-        }
-        Ok(())
-    }
-
-    /// A redaction may have been here first.
-    async fn be_redacted(&self, history: History<'_>, row: &mut EventRow) -> Result<(), RoomError> {
-        let target = row.pdu.event_id().clone();
-        let client = history.client().await?;
-        let waiting =
-            relations::list_pending_redactions(&client, history.room.nid.0, &[target.as_str()]).await?;
-        drop(client);
-        let nids: Vec<i64> = waiting.iter().map(|(_, nid)| *nid).collect();
-        for (nid, redaction) in history.list_by_nid(&nids).await? {
-            if let Some(redacted) = history.room.redaction(&redaction.pdu, &row.pdu, row.nid)? {
-                row.pdu = redacted.pdu;
-                row.writing.redacted_by = Some(EventNid(nid));
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

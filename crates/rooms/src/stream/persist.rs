@@ -23,10 +23,13 @@ impl Stream for EventStream {
         for row in rows {
             insert_room(transaction, row).await?;
         }
-        insert_events(transaction, rows).await?;
-        change_state(transaction, rows).await?;
-        relate(transaction, rows).await?;
-        move_backward_extremities(transaction, rows).await?;
+        // These don't touch the same rows, so their statements go to the server without waiting for each other.
+        tokio::try_join!(
+            insert_events(transaction, rows),
+            change_state(transaction, rows),
+            relate(transaction, rows),
+            move_backward_extremities(transaction, rows),
+        )?;
         redact(transaction, rows).await
     }
 

@@ -1,8 +1,11 @@
 //! Events of other servers.
 
-use std::slice::from_ref;
+use std::{collections::BTreeSet, slice::from_ref, sync::Arc};
 
-use myelin_rooms::{NotPlaced, Received, RoomError};
+use myelin_events::Pdu;
+use myelin_replication::Stream as _;
+use myelin_rooms::{EventRow, EventStream, NotPlaced, Received, RoomError};
+use myelin_types::{Position, StreamId};
 use ruma::{OwnedEventId, RoomVersionId, events::StateEventType};
 use serde_json::json;
 
@@ -195,6 +198,7 @@ async fn branches_share_the_delta_of_their_state_and_are_tied_up_by_our_events()
     assert_eq!(deltas, 2, "one for the join, one for the whole branch");
     let ends = [topic, branch];
     assert_eq!(world.stored_state(room.room_id()).await, named(&room.resolve(&ends)));
+    let world = world.restart().await;
     world.say(ALICE, room.room_id(), "together").await.unwrap();
     let mut prev_events = world.timeline(room.room_id()).last().unwrap().prev_events().to_vec();
     prev_events.sort();
@@ -260,4 +264,68 @@ async fn a_room_that_was_left_and_joined_again_is_what_it_is_now() {
     assert_eq!(world.timeline(room.room_id()).last().unwrap().prev_events(), [join]);
     let topic = room.after[&room.last()].get(&(StateEventType::RoomTopic, String::new()));
     assert_eq!(world.state(room.room_id(), "m.room.topic", "").unwrap().event_id(), topic.unwrap());
+}
+
+#[tokio::test]
+async fn forward_extremities_that_do_not_fit_into_one_event_are_left_for_the_next() {
+    let world = World::new().await;
+    let mut room = RemoteRoom::new(RoomVersionId::V10, 1);
+    world.join_remote(&room).await;
+    let levels = |events_default: u32| json!({ "users": { ROB: 100 }, "events_default": events_default });
+    let quiet = room.next_state(ROB, "m.room.power_levels", "", levels(50));
+    let mut events = vec![quiet.clone()];
+    for number in 0..25 {
+        events.push(room.message(from_ref(&quiet), ROB, &number.to_string()));
+    }
+    // Nobody here may tie them up before this.
+    events.push(room.state(from_ref(&quiet), ROB, "m.room.power_levels", "", levels(0)));
+    for event_id in &events[..26] {
+        receive(&world, &room, &[event_id]).await;
+    }
+    let refused = world.say(ALICE, room.room_id(), "may I?").await;
+    assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+    receive(&world, &room, &[&events[26]]).await;
+    let world = world.restart().await;
+    world.say(ALICE, room.room_id(), "the rest").await.unwrap();
+    world.say(ALICE, room.room_id(), "one end").await.unwrap();
+    let timeline = world.timeline(room.room_id());
+    let counts: Vec<usize> = timeline.iter().map(|pdu| pdu.prev_events().len()).collect();
+    assert_eq!(counts, [7, 1], "20 of 26 were tied up before the restart");
+}
+
+#[tokio::test]
+async fn a_feed_that_catches_up_is_told_what_forks_did() {
+    let world = World::new().await;
+    let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
+    world.join_remote(&room).await;
+    for name in [RITA, RON] {
+        room.next_state(name, "m.room.member", name, json!({ "membership": "join" }));
+    }
+    let fork = room.last();
+    let topic = room.state(from_ref(&fork), RON, "m.room.topic", "", json!({ "topic": "banned" }));
+    let ban = room.state(from_ref(&fork), ROB, "m.room.member", RON, json!({ "membership": "ban" }));
+    let name = room.state(from_ref(&fork), ROB, "m.room.name", "", json!({ "name": "n" }));
+    for event_id in [&topic, &ban, &name] {
+        assert_eq!(receive(&world, &room, &[event_id]).await, [Ok(Received::Accepted)]);
+    }
+    assert!(world.state(room.room_id(), "m.room.topic", "").is_none(), "the ban took it away");
+    let seen: Vec<_> = world.seen().into_iter().filter(|row| row.row.timeline).collect();
+    let client = world.database.get().await.unwrap();
+    let upto = Position::at(seen.last().unwrap().id);
+    let read = EventStream::since(&client, &Position::at(StreamId::ZERO), &upto, 1000).await.unwrap();
+    assert_eq!(read.len(), seen.len());
+    for (read, seen) in read.iter().zip(&seen) {
+        assert_eq!(read.row.pdu.json(), seen.row.pdu.json());
+        let changes = |row: &EventRow| -> BTreeSet<_> {
+            let id = |event: &Option<Arc<Pdu>>| event.as_ref().map(|event| event.event_id().clone());
+            let changes = row.state_changes.iter();
+            changes
+                .map(|change| {
+                    let key = (change.event_type.to_string(), change.state_key.clone());
+                    (key, id(&change.event), id(&change.replaced))
+                })
+                .collect()
+        };
+        assert_eq!(changes(&read.row), changes(&seen.row));
+    }
 }
