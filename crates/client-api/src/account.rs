@@ -6,6 +6,7 @@ use std::time::Duration;
 use myelin_accounts::{Accounts, SessionsEnded};
 use myelin_devices::TransactionWork;
 use myelin_http::{ApiError, RequestHead, Routes};
+use myelin_push::Pushers;
 use ruma::{
     MilliSecondsSinceUnixEpoch, UInt, UserId,
     api::client::account::{
@@ -70,7 +71,10 @@ pub(crate) async fn deactivate_user(app: &App, user: &UserId, erase: bool) -> Re
     let devices = device::list_all_but(app, user, None).await?;
     let user_id = user.to_owned();
     let work: TransactionWork<Option<SessionsEnded>> = Box::new(move |transaction| {
-        Box::pin(async move { Accounts::deactivate_in(transaction, &user_id, erase).await })
+        Box::pin(async move {
+            Pushers::delete_all_in(transaction, &user_id).await?;
+            Accounts::deactivate_in(transaction, &user_id, erase).await
+        })
     });
     let ended = app.devices.remove_devices(user, devices, work).await.map_err(api)?;
     let ended = ended.ok_or_else(|| ApiError::not_found("There is no such user"))?;

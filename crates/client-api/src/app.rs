@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_devices::{Devices, KeyBackups, ToDevice};
 use myelin_push::{PushRules, Pushers};
+use myelin_rooms::Rooms;
 use myelin_storage::Database;
 use myelin_types::Clock;
 
@@ -33,6 +34,8 @@ pub struct Services {
     pub filters: Filters,
     /// Keys of devices and users.
     pub devices: Devices,
+    /// Everything that changes rooms.
+    pub rooms: Rooms,
     /// Messages to devices.
     pub to_device: ToDevice,
     /// Backups of room keys.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use myelin_accounts::{Accounts, Device as StoredDevice, SessionsEnded};
 use myelin_devices::TransactionWork;
 use myelin_http::{ApiError, RequestHead, Routes};
+use myelin_push::Pushers;
 use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt, UserId,
     api::client::device::{self, delete_device, delete_devices, get_device, get_devices, update_device},
@@ -90,7 +91,7 @@ async fn delete_many(
     Ok(delete_devices::v3::Response::new())
 }
 
-/// Ends the sessions of devices: tokens, keys and waiting messages go in one transaction.
+/// Ends the sessions of devices: tokens, keys, waiting messages and pushers go in one transaction.
 pub(crate) async fn delete_devices(
     app: &App,
     user: &UserId,
@@ -98,7 +99,10 @@ pub(crate) async fn delete_devices(
 ) -> Result<(), ApiError> {
     let (user_id, doomed) = (user.to_owned(), devices.clone());
     let work: TransactionWork<SessionsEnded> = Box::new(move |transaction| {
-        Box::pin(async move { Accounts::delete_devices_in(transaction, &user_id, &doomed).await })
+        Box::pin(async move {
+            Pushers::delete_of_devices_in(transaction, &user_id, &doomed).await?;
+            Accounts::delete_devices_in(transaction, &user_id, &doomed).await
+        })
     });
     let ended = app.devices.remove_devices(user, devices, work).await.map_err(api)?;
     app.accounts.forget_tokens(&ended.revoked);
@@ -112,9 +116,12 @@ pub(crate) async fn delete_all_devices(
     keep: Option<OwnedDeviceId>,
 ) -> Result<(), ApiError> {
     let devices = list_all_but(app, user, keep.as_deref()).await?;
-    let user_id = user.to_owned();
+    let (user_id, doomed) = (user.to_owned(), devices.clone());
     let work: TransactionWork<SessionsEnded> = Box::new(move |transaction| {
-        Box::pin(async move { Accounts::delete_all_devices_in(transaction, &user_id, keep.as_deref()).await })
+        Box::pin(async move {
+            Pushers::delete_of_devices_in(transaction, &user_id, &doomed).await?;
+            Accounts::delete_all_devices_in(transaction, &user_id, keep.as_deref()).await
+        })
     });
     let ended = app.devices.remove_devices(user, devices, work).await.map_err(api)?;
     app.accounts.forget_tokens(&ended.revoked);

@@ -14,6 +14,7 @@ use myelin_devices::{BackupError, KeyError, ToDeviceError};
 use myelin_http::ApiError;
 use myelin_push::PushRuleError;
 use myelin_replication::WriteError;
+use myelin_rooms::RoomError;
 use myelin_storage::StorageError;
 use ruma::{
     api::error::{ErrorKind, WrongRoomKeysVersionErrorData},
@@ -23,6 +24,15 @@ use ruma::{
 /// The answer to a request that failed so.
 pub(crate) fn api<E: IntoApiError>(error: E) -> ApiError {
     error.into_api_error()
+}
+
+/// The answer about a room that the caller should be in: one that is not here must not be told from one that the caller
+/// is not in.
+pub(crate) fn in_room(error: RoomError) -> ApiError {
+    match error {
+        RoomError::UnknownRoom => api(RoomError::NotJoined),
+        error => api(error),
+    }
 }
 
 /// An error that a client can be told of.
@@ -183,14 +193,14 @@ impl IntoApiError for KeyError {
         match self {
             Self::Malformed(reason) => ApiError::invalid_param(reason),
             Self::NotYours => ApiError::invalid_param("The keys belong to another user or device"),
-            Self::OneTimeKeyExists(_) | Self::KeyIdInUse => ApiError::invalid_param(self.to_string()),
+            Self::OneTimeKeyExists(_) => ApiError::invalid_param(self.to_string()),
             Self::TooManyOneTimeKeys => ApiError::too_large(self.to_string()),
             Self::InvalidSignature(reason) => {
                 // ruma has no name for it.
                 ApiError::invalid_param(reason).with_field("errcode", "M_INVALID_SIGNATURE")
             }
-            Self::NoMasterKey => ApiError::invalid_param("There is no master key"),
-            Self::AuthenticationRequired => ApiError::forbidden(self.to_string()),
+            Self::NoMasterKey => ApiError::new(ErrorKind::MissingParam, "There is no master key"),
+            Self::KeyIdInUse | Self::AuthenticationRequired => ApiError::forbidden(self.to_string()),
             Self::Write(error) => api(error),
             Self::Storage(error) => api(error),
         }
@@ -225,8 +235,9 @@ impl IntoApiError for BackupError {
 impl IntoApiError for PushRuleError {
     fn into_api_error(self) -> ApiError {
         match self {
-            Self::NotFound | Self::Insert(InsertPushRuleError::UnknownRuleId) => {
-                ApiError::not_found("The push rule was not found")
+            Self::NotFound => ApiError::not_found("The push rule was not found"),
+            Self::Insert(InsertPushRuleError::UnknownRuleId) => {
+                ApiError::new(ErrorKind::Unknown, "The rule that `before` or `after` names was not found")
             }
             Self::UnknownKind | Self::ServerDefault | Self::Insert(_) => {
                 ApiError::invalid_param(self.to_string())
@@ -234,6 +245,30 @@ impl IntoApiError for PushRuleError {
             Self::TooMany => ApiError::too_large(self.to_string()),
             Self::Write(error) => api(error),
             Self::Storage(error) => api(error),
+        }
+    }
+}
+
+impl IntoApiError for RoomError {
+    fn into_api_error(self) -> ApiError {
+        let message = self.to_string();
+        match self {
+            Self::UnknownRoom | Self::UnknownAlias(_) | Self::UnknownEvent => ApiError::not_found(message),
+            Self::NotHere => overloaded(),
+            Self::Blocked | Self::NotJoined | Self::Forbidden(_) | Self::Banned(_) | Self::RemoteUser(_) => {
+                ApiError::forbidden(message)
+            }
+            Self::GuestsForbidden => ApiError::new(ErrorKind::GuestAccessForbidden, message),
+            Self::UnableToAuthoriseJoin => ApiError::new(ErrorKind::UnableToAuthorizeJoin, message),
+            Self::UnsupportedVersion(_) => ApiError::new(ErrorKind::UnsupportedRoomVersion, message),
+            Self::InvalidRoomState(_) => ApiError::new(ErrorKind::InvalidRoomState, message),
+            Self::AliasTaken(_) => ApiError::new(ErrorKind::RoomInUse, message),
+            Self::BadAlias(_) => ApiError::new(ErrorKind::BadAlias, message),
+            Self::InvalidParam(_) => ApiError::invalid_param(message),
+            Self::BadJson(_) => ApiError::bad_json(message),
+            Self::TooLarge(_) => ApiError::too_large(message),
+            Self::Overloaded => ApiError::limit_exceeded(Duration::from_secs(1)),
+            Self::Unavailable(error) => api(error),
         }
     }
 }

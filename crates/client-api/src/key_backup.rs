@@ -47,6 +47,8 @@ struct Description<'a> {
     algorithm: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
     auth_data: &'a RawValue,
+    /// Clients may repeat the path's version in the body.
+    version: Option<String>,
 }
 
 fn describe(algorithm: &Raw<BackupAlgorithm>) -> Result<Description<'_>, ApiError> {
@@ -72,7 +74,7 @@ async fn create_version(
     user: LocalUser,
     request: create_backup_version::v3::Request,
 ) -> Result<create_backup_version::v3::Response, ApiError> {
-    let Description { algorithm, auth_data } = describe(&request.algorithm)?;
+    let Description { algorithm, auth_data, .. } = describe(&request.algorithm)?;
     let version = app.key_backups.create_version(&user.user_id, &algorithm, auth_data).await.map_err(api)?;
     Ok(create_backup_version::v3::Response::new(version))
 }
@@ -104,7 +106,10 @@ async fn update_version(
     user: LocalUser,
     request: update_backup_version::v3::Request,
 ) -> Result<update_backup_version::v3::Response, ApiError> {
-    let Description { algorithm, auth_data } = describe(&request.algorithm)?;
+    let Description { algorithm, auth_data, version } = describe(&request.algorithm)?;
+    if version.is_some_and(|version| version != request.version) {
+        return Err(ApiError::invalid_param("The version in the body is not that of the path"));
+    }
     app.key_backups
         .update_version(&user.user_id, &request.version, &algorithm, auth_data)
         .await
@@ -295,6 +300,9 @@ mod tests {
         let path = format!("{VERSION}/1");
         check(app.put(&path, Some(&alice), description("two")).await, 200, "");
         let other = json!({ "algorithm": "org.other", "auth_data": {} });
+        check(app.put(&path, Some(&alice), other).await, 400, "M_INVALID_PARAM");
+        let mut other = description("three");
+        other["version"] = json!("2");
         check(app.put(&path, Some(&alice), other).await, 400, "M_INVALID_PARAM");
         for path in [VERSION, &path] {
             let (status, body) = app.get(path, Some(&alice)).await;

@@ -16,7 +16,7 @@ use ruma::{
 use serde_json::json;
 
 use crate::{
-    App, LocalUser, LoggedInCaller as _,
+    App, GuestOrUser, LocalUser, LoggedInCaller as _,
     error::api,
     ui_auth::{Recent, require_confirmation},
 };
@@ -31,7 +31,7 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
 
 async fn upload(
     app: App,
-    user: LocalUser,
+    user: GuestOrUser,
     request: upload_keys::v3::Request,
 ) -> Result<upload_keys::v3::Response, ApiError> {
     let device_id = user.require_device()?;
@@ -48,7 +48,7 @@ async fn upload(
 
 async fn query(
     app: App,
-    user: LocalUser,
+    user: GuestOrUser,
     request: get_keys::v3::Request,
 ) -> Result<get_keys::v3::Response, ApiError> {
     let (local, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -65,7 +65,7 @@ async fn query(
 
 async fn claim(
     app: App,
-    _: LocalUser,
+    _: GuestOrUser,
     request: claim_keys::v3::Request,
 ) -> Result<claim_keys::v3::Response, ApiError> {
     let (local, others): (WantedKeys, WantedKeys) =
@@ -136,7 +136,7 @@ fn failure(reason: SignatureFailure) -> Result<Failure, ApiError> {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::{TestApp, check};
+    use crate::testing::{PASSWORD, TestApp, check};
 
     const UPLOAD: &str = "/_matrix/client/v3/keys/upload";
 
@@ -196,6 +196,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn guests_have_keys_too_but_no_cross_signing() {
+        let app = TestApp::new().await;
+        let guest = app.app.accounts.register_guest().await.unwrap();
+        let token = app.app.accounts.log_in(myelin_accounts::LogIn::new(&guest)).await.unwrap().access_token;
+        for (path, body) in [
+            ("upload", json!({})),
+            ("query", json!({ "device_keys": {} })),
+            ("claim", json!({ "one_time_keys": {} })),
+        ] {
+            let path = format!("/_matrix/client/v3/keys/{path}");
+            check(app.post(&path, Some(&token), body).await, 200, "");
+        }
+        for path in ["device_signing", "signatures"] {
+            let path = format!("/_matrix/client/v3/keys/{path}/upload");
+            check(app.post(&path, Some(&token), json!({})).await, 403, "M_GUEST_ACCESS_FORBIDDEN");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_other_cross_signing_keys_than_before_need_the_password() {
+        let app = TestApp::new().await;
+        let alice = app.user("alice").await;
+        let path = "/_matrix/client/v3/keys/device_signing/upload";
+        let upload = |public: &str| {
+            json!({ "master_key": {
+                "user_id": "@alice:example.org", "usage": ["master"],
+                "keys": { format!("ed25519:{public}"): public },
+            } })
+        };
+        let (first, second) = (
+            upload("HFbPtaSxK5fsZ6tqWuVyNNFBNaTRhmg8i8nqOAsAxnI"),
+            upload("nqOAsAxnIHFbPtaSxK5fsZ6tqWuVyNNFBNaTRhmg8i8"),
+        );
+        for _ in 0..2 {
+            check(app.post(path, Some(&alice), first.clone()).await, 200, "");
+        }
+        let (status, body) = app.post(path, Some(&alice), second.clone()).await;
+        assert_eq!((status, &body["flows"]), (401, &json!([{ "stages": ["m.login.password"] }])));
+        let identifier = json!({ "type": "m.id.user", "user": "alice" });
+        let mut confirmed = second.clone();
+        confirmed["auth"] = json!({
+            "type": "m.login.password", "identifier": identifier, "password": PASSWORD,
+            "session": body["session"],
+        });
+        check(app.post(path, Some(&alice), confirmed).await, 200, "");
+        let wanted = json!({ "device_keys": { "@alice:example.org": [] } });
+        let (_, body) = app.post("/_matrix/client/v3/keys/query", Some(&alice), wanted).await;
+        assert_eq!(body["master_keys"]["@alice:example.org"]["keys"], second["master_key"]["keys"]);
+    }
+
+    #[tokio::test]
     async fn a_signing_key_without_a_master_key_is_refused() {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
@@ -206,7 +257,7 @@ mod tests {
             "keys": { format!("ed25519:{public}"): public },
         });
         let upload = json!({ "self_signing_key": key });
-        check(app.post(path, Some(&alice), upload).await, 400, "M_INVALID_PARAM");
+        check(app.post(path, Some(&alice), upload).await, 400, "M_MISSING_PARAM");
         let signed = json!({ "@bob:example.org": { "NONE": { "user_id": "@bob:example.org" } } });
         let (status, body) =
             app.post("/_matrix/client/v3/keys/signatures/upload", Some(&alice), signed).await;

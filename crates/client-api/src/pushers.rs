@@ -80,7 +80,7 @@ fn check_pusher(pusher: &Pusher) -> Result<(), ApiError> {
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::testing::{TestApp, check};
+    use crate::testing::{PASSWORD, TestApp, check};
 
     fn pusher(url: &str) -> Value {
         json!({
@@ -104,5 +104,22 @@ mod tests {
         let gone = json!({ "app_id": "org.example", "pushkey": "key", "kind": null });
         check(app.post(set, Some(&alice), gone).await, 200, "");
         assert_eq!(listed().await, (200, json!({ "pushers": [] })));
+    }
+
+    #[tokio::test]
+    async fn a_pusher_goes_with_the_device_that_set_it() {
+        let app = TestApp::new().await;
+        let here = app.user("alice").await;
+        let alice = ruma::user_id!("@alice:example.org");
+        let there = app.app.accounts.log_in(myelin_accounts::LogIn::new(alice)).await.unwrap();
+        let good = pusher("https://push.example.org/_matrix/push/v1/notify");
+        let set = app.post("/_matrix/client/v3/pushers/set", Some(&there.access_token), good).await;
+        check(set, 200, "");
+        let identifier = json!({ "type": "m.id.user", "user": "alice" });
+        let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": PASSWORD });
+        let path = format!("/_matrix/client/v3/devices/{}", there.device_id);
+        check(app.delete(&path, Some(&here), json!({ "auth": auth })).await, 200, "");
+        let listed = app.get("/_matrix/client/v3/pushers", Some(&here)).await;
+        assert_eq!(listed, (200, json!({ "pushers": [] })));
     }
 }

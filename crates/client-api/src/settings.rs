@@ -1,7 +1,11 @@
 //! The configuration, as far as handlers look at it.
 
+use std::sync::Arc;
+
 use myelin_accounts::{AccountsConfig, PasswordPolicy, TokenLifetimes};
-use myelin_config::{Auth, Config, RateLimits, Registration, Rooms, Server, Users};
+use myelin_config::{Auth, Config, DefaultEncryption, RateLimits, Registration, Rooms, Server, Users};
+use myelin_events::ServerSigningKey;
+use myelin_rooms::{EncryptNewRooms, RoomsOptions};
 
 /// Sections of the configuration. A family that needs another one adds it here.
 #[derive(Clone, Debug)]
@@ -36,6 +40,22 @@ impl Settings {
     /// Whether users log in by a password that is kept here.
     pub fn has_password_login(&self) -> bool {
         self.auth.password_config.enabled && self.auth.password_config.localdb_enabled
+    }
+
+    /// What the room engine is told.
+    pub fn rooms_options(&self, signing_key: Arc<ServerSigningKey>) -> RoomsOptions {
+        let rooms = &self.rooms;
+        RoomsOptions {
+            default_room_version: rooms.default_room_version.clone(),
+            encrypt_new_rooms: match rooms.encryption_enabled_by_default_for_room_type {
+                DefaultEncryption::All => EncryptNewRooms::All,
+                DefaultEncryption::Invite => EncryptNewRooms::Private,
+                DefaultEncryption::Off => EncryptNewRooms::Never,
+            },
+            default_power_levels: rooms.default_power_level_content_override.clone(),
+            forget_on_leave: rooms.forget_rooms_on_leave,
+            ..RoomsOptions::new(self.server.server_name.clone(), signing_key)
+        }
     }
 
     /// What the accounts service is told.

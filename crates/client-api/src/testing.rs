@@ -1,21 +1,23 @@
 //! A whole app over a fresh database, spoken to without a network.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
 use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
 use myelin_config::Server;
 use myelin_devices::{DeviceListStream, Devices, KeyBackups, ToDevice, ToDeviceStream};
+use myelin_events::ServerSigningKey;
 use myelin_http::Router;
 use myelin_leases::Session;
 use myelin_push::{PushRules, PushRulesStream, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint};
+use myelin_rooms::{EventStream, Rooms, RoomsOptions};
+use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint, strings::Strings};
 use myelin_testing::TestDatabase;
 use myelin_types::{Clock, ManualClock};
 use serde_json::Value as JsonValue;
 
-use crate::{App, Limits, Services, Settings};
+use crate::{AccountProfiles, App, Limits, Services, Settings};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -54,6 +56,13 @@ impl TestApp {
             NewAccount { localpart: Some(localpart), password: Some(PASSWORD), ..NewAccount::default() };
         let user_id = self.app.accounts.register(account).await.unwrap();
         self.app.accounts.log_in(LogIn::new(&user_id)).await.unwrap().access_token
+    }
+
+    /// Makes a room and gives its id.
+    pub async fn room(&self, creator: &str, request: JsonValue) -> String {
+        let (status, body) = self.post("/_matrix/client/v3/createRoom", Some(creator), request).await;
+        assert_eq!(status, 200, "{body}");
+        body["room_id"].as_str().expect("the room has an id").to_owned()
     }
 
     /// Makes a request. A body of `null` is none.
@@ -111,6 +120,11 @@ fn settings() -> Settings {
         rooms: Default::default(),
         rate_limits: Default::default(),
     };
+    let unlimited = || myelin_config::RateLimit::UNLIMITED;
+    let limits = &mut settings.rate_limits;
+    (limits.rc_message, limits.rc_room_creation, limits.rc_joins_per_room) =
+        (unlimited(), unlimited(), unlimited());
+    limits.rc_joins.local = unlimited();
     settings.auth.bcrypt_rounds = 4;
     settings.registration.enable_registration = true;
     settings.registration.enable_registration_without_verification = true;
@@ -118,8 +132,13 @@ fn settings() -> Settings {
 }
 
 async fn services(settings: Settings, database: Database, clock: Clock) -> Services {
-    let names =
-        [AccountDataStream::NAME, DeviceListStream::NAME, ToDeviceStream::NAME, PushRulesStream::NAME];
+    let names = [
+        EventStream::NAME,
+        AccountDataStream::NAME,
+        DeviceListStream::NAME,
+        ToDeviceStream::NAME,
+        PushRulesStream::NAME,
+    ];
     let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
     let (feed, writer) = stream::<AccountDataStream>(&database, &session).await;
     let account_data = AccountData::new(database.clone(), writer, &feed, 1 << 20);
@@ -128,13 +147,27 @@ async fn services(settings: Settings, database: Database, clock: Clock) -> Servi
     let (feed, writer) = stream::<ToDeviceStream>(&database, &session).await;
     let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
     let (feed, writer) = stream::<PushRulesStream>(&database, &session).await;
+    let push_rules = PushRules::new(database.clone(), feed, writer);
+    let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
+    let (_, writer) = stream::<EventStream>(&database, &session).await;
+    let key = Arc::new(ServerSigningKey::from_seed("test", [1; 32]).unwrap());
+    let rooms = Rooms::start(
+        database.clone(),
+        &session,
+        writer,
+        Strings::new(10_000),
+        RoomsOptions { clock: clock.clone(), ..settings.rooms_options(key) },
+        Arc::new(AccountProfiles(accounts.clone())),
+        Arc::new(push_rules.clone()),
+    );
     Services {
+        rooms: rooms.await.unwrap(),
         to_device,
         key_backups: KeyBackups::new(database.clone()),
-        push_rules: PushRules::new(database.clone(), feed, writer),
+        push_rules,
         pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
-        accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
+        accounts,
         account_data,
         filters: Filters::new(database.clone()),
         devices,

@@ -146,7 +146,7 @@ pub struct ToDeviceRow {
 pub struct SenderTransaction {
     /// The device that sent.
     pub device_id: OwnedDeviceId,
-    /// The id that it gave.
+    /// The event type and the id that it gave, as in the request's path.
     pub txn_id: OwnedTransactionId,
     /// When.
     pub sent_ts: MillisSinceEpoch,

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +18,7 @@ use ruma::{
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tracing::warn;
 
 use crate::{SenderTransaction, ToDeviceRow, ToDeviceStream, stream};
 
@@ -23,8 +26,10 @@ use crate::{SenderTransaction, ToDeviceRow, ToDeviceStream, stream};
 const CAPACITY: usize = 20_000;
 /// How long a client may repeat a request.
 const TRANSACTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Transactions that are forgotten in one statement.
+/// Transactions that are forgotten in one statement, the pause between two, and how often it is looked for some.
 const PRUNE_ROWS: i64 = 5000;
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
+const PRUNE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Why messages were not sent.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +139,9 @@ impl ToDevice {
         let Some(first) = rows.first_mut() else { return Ok(()) };
         first.transaction = request.transaction.map(|(device_id, txn_id)| SenderTransaction {
             device_id,
-            txn_id,
+            // Only a request to the same path is a repetition, and the path has the type in it:
+            // <https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers>
+            txn_id: format!("{}/{txn_id}", request.event_type).into(),
             sent_ts: self.0.clock.now(),
         });
         match self.0.writer.append(rows).await {
@@ -252,12 +259,28 @@ impl ToDevice {
         Ok(())
     }
 
-    /// Forgets transaction ids that no client will repeat any more. To be called now and then; a call does a bounded
-    /// amount of work and gives whether there is more.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn prune_transactions(&self) -> Result<bool, StorageError> {
+    /// Does the work that no request waits for, until `stop` is ready: forgets transaction ids that no client will
+    /// repeat any more.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        loop {
+            let pause = match self.prune_transactions().await {
+                Ok(true) => PRUNE_PAUSE,
+                Ok(false) => PRUNE_EVERY,
+                Err(error) => {
+                    warn!(%error, "could not forget old transaction ids");
+                    PRUNE_EVERY
+                }
+            };
+            tokio::select! {
+                () = &mut stop => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Forgets some of the transaction ids that no client will repeat any more, and gives whether there are more.
+    pub(crate) async fn prune_transactions(&self) -> Result<bool, StorageError> {
         let life = u64::try_from(TRANSACTION_LIFE.as_millis()).unwrap_or(u64::MAX);
         let oldest = i64::try_from(self.0.clock.now().saturating_sub(life)).unwrap_or(i64::MAX);
         let client = self.0.database.get().await?;

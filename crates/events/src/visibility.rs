@@ -64,7 +64,8 @@ impl Viewpoint {
         }
     }
 
-    fn allows(&self) -> bool {
+    /// Whether the user may see an event that changes neither of the two.
+    pub fn allows(&self) -> bool {
         match (&self.history_visibility, &self.membership) {
             (HistoryVisibility::WorldReadable, _) | (_, MembershipState::Join) => true,
             (HistoryVisibility::Invited, MembershipState::Invite) => true,

@@ -7,13 +7,14 @@ mod failure;
 mod listeners;
 mod services;
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 pub use failure::Failure;
 use myelin_client_api::App;
 use myelin_config::Config;
 use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
+use myelin_events::ServerSigningKey;
 use myelin_http::{Draining, Resource, RunningServer, Server, ServerOptions, health_routes, metrics_routes};
 use myelin_leases::Session;
 use myelin_storage::{Database, DatabaseOptions, migrate, query_one};
@@ -53,10 +54,15 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         warn!("log_config: {warning}");
     }
     info!(server_name = %config.server.server_name, version = env!("CARGO_PKG_VERSION"), "starting");
-    serve(&config, &telemetry).await
+    let signing_key = signing_key(&config).map_err(Failure::of(Exit::Configuration))?;
+    serve(&config, &telemetry, signing_key).await
 }
 
-async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
+async fn serve(
+    config: &Config,
+    telemetry: &Telemetry,
+    signing_key: Arc<ServerSigningKey>,
+) -> Result<(), Failure> {
     let readiness = Readiness::default();
     let answering = readiness.condition("database");
     let registered = readiness.condition("registered");
@@ -69,8 +75,9 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
     registered.set(true);
     tokio::spawn(watch_database(database.clone(), answering));
 
-    let services =
-        services::compose(config, &database, &session).await.map_err(Failure::of(Exit::Database))?;
+    let services = services::compose(config, &database, &session, signing_key)
+        .await
+        .map_err(Failure::of(Exit::Database))?;
     let (stop_background, background) = services::start_background(&services);
     let app = App::new(services);
     let mut server = Server::new(ServerOptions::default(), Draining::default());
@@ -107,6 +114,21 @@ async fn serve(config: &Config, telemetry: &Telemetry) -> Result<(), Failure> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// The key that events are signed with.
+fn signing_key(config: &Config) -> anyhow::Result<Arc<ServerSigningKey>> {
+    let default = || format!("{}.signing.key", config.server.server_name).into();
+    let path: PathBuf = config.keys.signing_key_path.clone().unwrap_or_else(default);
+    let file = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "signing_key_path: {} can't be read; `myelin-ctl generate-signing-key` makes a key",
+            path.display()
+        )
+    })?;
+    let key = ServerSigningKey::parse(&file)
+        .with_context(|| format!("signing_key_path: {} holds no signing key", path.display()))?;
+    Ok(Arc::new(key))
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Database> {

@@ -1,22 +1,33 @@
 //! The services of the process, put together from the configuration.
 
+use std::sync::Arc;
+
 use myelin_accounts::{AccountData, Accounts, Filters};
-use myelin_client_api::{Limits, Services, Settings};
+use myelin_client_api::{AccountProfiles, Limits, Services, Settings};
 use myelin_config::Config;
 use myelin_devices::{Devices, KeyBackups, ToDevice};
-use myelin_leases::Session;
+use myelin_events::ServerSigningKey;
+use myelin_leases::{LeaseError, Session};
 use myelin_push::{PushRules, Pushers};
 use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_storage::{Database, Result};
+use myelin_rooms::Rooms;
+use myelin_storage::{Database, Result, strings::Strings};
 use myelin_types::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Memory for the account data of active users, in bytes.
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;
+/// Strings whose numbers are remembered: user ids, event types, state keys.
+const STRINGS: usize = 200_000;
 
 /// All services, their streams opened and written under `session`.
-pub(crate) async fn compose(config: &Config, database: &Database, session: &Session) -> Result<Services> {
+pub(crate) async fn compose(
+    config: &Config,
+    database: &Database,
+    session: &Session,
+    signing_key: Arc<ServerSigningKey>,
+) -> Result<Services, LeaseError> {
     let clock = Clock::System;
     let settings = Settings::new(config);
     let (feed, writer) = stream(database, session).await?;
@@ -26,13 +37,26 @@ pub(crate) async fn compose(config: &Config, database: &Database, session: &Sess
     let (feed, writer) = stream(database, session).await?;
     let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
     let (feed, writer) = stream(database, session).await?;
+    let push_rules = PushRules::new(database.clone(), feed, writer);
+    let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
+    let (_, writer) = stream(database, session).await?;
+    let rooms = Rooms::start(
+        database.clone(),
+        session,
+        writer,
+        Strings::new(STRINGS),
+        settings.rooms_options(signing_key),
+        Arc::new(AccountProfiles(accounts.clone())),
+        Arc::new(push_rules.clone()),
+    );
     Ok(Services {
+        rooms: rooms.await?,
         to_device,
         key_backups: KeyBackups::new(database.clone()),
-        push_rules: PushRules::new(database.clone(), feed, writer),
+        push_rules,
         pushers: Pushers::new(database.clone(), clock.clone()),
         limits: Limits::new(&settings.rate_limits, &clock),
-        accounts: Accounts::new(settings.accounts_config(), database.clone(), clock.clone()),
+        accounts,
         account_data,
         filters: Filters::new(database.clone()),
         devices,
@@ -51,7 +75,10 @@ async fn stream<S: Stream>(database: &Database, session: &Session) -> Result<(Fe
 /// Starts the work that no request waits for; it ends some time after the token is canceled.
 pub(crate) fn start_background(services: &Services) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let accounts = services.accounts.clone();
-    let stopped = stop.clone().cancelled_owned();
-    (stop, tokio::spawn(async move { accounts.run(stopped).await }))
+    let (accounts, to_device) = (services.accounts.clone(), services.to_device.clone());
+    let stopped = stop.clone();
+    let work = async move {
+        tokio::join!(accounts.run(stopped.cancelled()), to_device.run(stopped.cancelled()));
+    };
+    (stop, tokio::spawn(work))
 }

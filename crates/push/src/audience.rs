@@ -65,6 +65,11 @@ impl Audience {
         self.unknown.retain(|unknown| unknown != user_id);
     }
 
+    /// The local members.
+    pub fn members(&self) -> impl Iterator<Item = &UserId> {
+        self.members.keys().map(|user_id| &**user_id)
+    }
+
     /// How many local members there are.
     pub fn len(&self) -> usize {
         self.members.len()

@@ -2,11 +2,11 @@
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3pushersset)).
 
 use myelin_storage::{
-    Database, StorageError,
+    Database, GenericClient, StorageError,
     push_rules::{self, PusherRow},
 };
 use myelin_types::Clock;
-use ruma::{DeviceId, UserId};
+use ruma::{DeviceId, OwnedDeviceId, UserId};
 
 /// The pushers of all users, in the specification's form. Clones are the same.
 #[derive(Clone, Debug)]
@@ -67,6 +67,27 @@ impl Pushers {
     pub async fn delete(&self, user_id: &UserId, app_id: &str, pushkey: &str) -> Result<(), StorageError> {
         let client = self.database.get().await?;
         push_rules::delete_pusher(&client, user_id.as_str(), app_id, pushkey).await
+    }
+
+    /// Deletes the pushers that devices have set, in the transaction that deletes the devices.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn delete_of_devices_in(
+        db: &impl GenericClient,
+        user_id: &UserId,
+        device_ids: &[OwnedDeviceId],
+    ) -> Result<(), StorageError> {
+        let ids: Vec<&str> = device_ids.iter().map(|device_id| device_id.as_str()).collect();
+        push_rules::delete_pushers_of_devices(db, user_id.as_str(), &ids).await
+    }
+
+    /// Deletes all pushers of a user, in the transaction that ends the account.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn delete_all_in(db: &impl GenericClient, user_id: &UserId) -> Result<(), StorageError> {
+        push_rules::delete_pushers_of_user(db, user_id.as_str()).await
     }
 }
 

@@ -200,13 +200,21 @@ impl PushRules {
         load(user_id, changes)
     }
 
+    /// A user's rules as JSON: an object with each kind of rules, be there any or none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn json(&self, user_id: &UserId) -> Result<String, StorageError> {
+        Ok(ruleset::to_json(&self.ruleset(user_id).await?))
+    }
+
     /// A user's rules as the content of
     /// [`m.push_rules`](https://spec.matrix.org/v1.19/client-server-api/#push-rules-events), for `/sync`.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn content(&self, user_id: &UserId) -> Result<String, StorageError> {
-        Ok(ruleset::to_content(&self.ruleset(user_id).await?))
+        Ok(format!(r#"{{"global":{}}}"#, self.json(user_id).await?))
     }
 
     /// Whether a user's rules changed after `since` and up to `upto`. No query, for a user who was asked for lately.

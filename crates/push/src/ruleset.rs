@@ -44,8 +44,8 @@ fn same_actions(one: &[Action], other: &[Action]) -> bool {
     json(one) == json(other)
 }
 
-/// The content of the event `m.push_rules`, with all kinds of rules, be there any or none.
-pub(crate) fn to_content(rules: &Ruleset) -> String {
+/// Rules as JSON, with all kinds of them, be there any or none.
+pub(crate) fn to_json(rules: &Ruleset) -> String {
     #[derive(Serialize)]
     struct Kinds<'a, C, P, R, S> {
         #[serde(rename = "override")]
@@ -57,8 +57,7 @@ pub(crate) fn to_content(rules: &Ruleset) -> String {
     }
     let Ruleset { override_, content, room, sender, underride, .. } = rules;
     let kinds = Kinds { override_, content, room, sender, underride };
-    serde_json::to_string(&serde_json::json!({ "global": serde_json::to_value(kinds).unwrap_or_default() }))
-        .unwrap_or_default()
+    serde_json::to_string(&kinds).expect("rules came from JSON and have text for keys")
 }
 
 /// Adds a rule, or replaces the one of its kind and id, which then stays enabled or disabled as it was. It goes before
@@ -190,7 +189,7 @@ mod tests {
         let stored = serde_json::to_string(&changes(user(), rules.clone())).unwrap();
         assert_eq!(stored.matches("rule_id").count(), 3, "{stored}");
         let loaded = load(user(), Some(&stored)).unwrap();
-        assert_eq!(to_content(&loaded), to_content(&rules));
+        assert_eq!(to_json(&loaded), to_json(&rules));
     }
 
     #[test]

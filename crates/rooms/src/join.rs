@@ -50,7 +50,7 @@ impl Rooms {
         let JoinAnswer { room_version, event, state, auth_chain } = answer;
         let event_id = event.pdu.event_id().clone();
         self.check_join(&event.pdu, &room_version)?;
-        let (room, is_new) = self.enter_or_found(&event.pdu).await?;
+        let (mut room, is_new) = self.enter_or_found(&event.pdu).await?;
         if room.is_here(&event_id) {
             return room.already(event_id).await;
         }
@@ -64,7 +64,8 @@ impl Rooms {
         let mut outliers = Outliers::check(history, told).await?;
         let before = told_state(history, &outliers, &state_ids, &room_version)?;
         let pdu = Arc::new(event.pdu);
-        let row = join_row(history, &outliers, &pdu, before).await?;
+        let mut row = join_row(history, &outliers, &pdu, before).await?;
+        room.complete(&engine, &mut row).await?;
         let mut rows = std::mem::take(&mut outliers.rows);
         rows.push(row);
         if is_new && let Some(first) = rows.first_mut() {
@@ -158,7 +159,7 @@ async fn join_row(
         None => engine.numbers.event_nid().await?,
     };
     let event = Known { pdu: pdu.clone(), nid };
-    let moved = match history.room.local_members.is_empty() {
+    let moved = match history.room.audience.is_empty() {
         // Nothing of what we knew counts any more: we have not been told of what happened since.
         true => receive::only_head(history, &event, &before),
         false => {
@@ -181,7 +182,6 @@ async fn join_row(
         ..Writing::default()
     };
     receive::apply_heads(history, &mut row, moved).await?;
-    history.room.complete(engine, &mut row).await;
     Ok(row)
 }
 

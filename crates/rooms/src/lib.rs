@@ -7,10 +7,10 @@
 //!
 //! - [`Rooms`] and the requests that it takes ([`CreateRoom`], [`SendEvent`], [`ChangeMembership`], …);
 //! - [`Rooms::receive`] and [`Rooms::accept_join`] for what other servers send, with an [`EventSource`] to ask;
-//! - [`stream`]: the rows of the events stream, which is all that leaves the engine.
+//! - [`stream`]: the rows of the events stream, which is all that leaves the engine;
+//! - [`read`]: rooms as their members, and others, may see them.
 //!
-//! What is not here: HTTP, and who may call. What readers are told is made of the stream by `myelin-sync` and by the
-//! read side.
+//! What is not here: HTTP, and who may call. What waiting clients are told is made of the stream by `myelin-sync`.
 
 mod aliases;
 mod create;
@@ -24,6 +24,7 @@ mod numbers;
 mod options;
 mod profiles;
 mod push;
+pub mod read;
 mod receive;
 mod redact;
 mod resident;
@@ -40,7 +41,7 @@ pub use join::JoinAnswer;
 pub use membership::{ChangeMembership, MembershipAction};
 pub use options::{EncryptNewRooms, RoomsOptions};
 pub use profiles::{MemberProfile, Profiles};
-pub use push::{LocalMembers, PushContext, PushEvaluator};
+pub use push::PushEvaluator;
 pub use receive::{EventSource, Fetching, NotPlaced, Received, SourceError, StateIds};
 pub use redact::RedactEvent;
 pub use rooms::Rooms;

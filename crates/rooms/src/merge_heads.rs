@@ -14,14 +14,14 @@ impl Rooms {
     /// Sends an event that means nothing to clients (`org.matrix.dummy_event`, as other servers do) behind the forward
     /// extremities of a room that has too many of them, if a user of this server is allowed to.
     pub(crate) async fn merge_forward_extremities(&self, room_id: &RoomId) -> Result<(), RoomError> {
-        let room = self.enter(room_id).await?;
+        let mut room = self.enter(room_id).await?;
         if room.heads.len() <= MAX_FORWARD_EXTREMITIES {
             return Ok(());
         }
         let event_type = TimelineEventType::from("org.matrix.dummy_event");
         let levels = room.power_levels()?;
-        let sender = room.local_members.keys().find(|user| levels.can_send(user, &event_type, false));
-        let Some(sender) = sender.cloned() else { return Ok(()) };
+        let sender = room.audience.members().find(|user| levels.can_send(user, &event_type, false));
+        let Some(sender) = sender.map(ToOwned::to_owned) else { return Ok(()) };
         let extremities = room.heads.len();
         let content: Box<RawValue> = raw(Map::new())?;
         let template = EventTemplate::message(sender, event_type, content);

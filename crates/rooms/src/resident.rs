@@ -3,16 +3,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use myelin_events::{Pdu, PowerLevels, Rules, auth, member::MemberContent};
+use myelin_push::Audience;
 use myelin_replication::Lane;
 use ruma::{
     OwnedEventId, OwnedRoomId, ServerName, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 
-use crate::{
-    EventNid, EventRow, LocalMembers, RoomError, RoomNid, StateChange, state::CurrentState,
-    stream::StateBefore,
-};
+use crate::{EventNid, EventRow, RoomError, RoomNid, StateChange, state::CurrentState, stream::StateBefore};
 
 mod compose;
 mod load;
@@ -25,6 +23,9 @@ pub(crate) use load::load;
 pub(crate) use pending::Pending;
 pub(crate) use recent::{Recent, RecentEvent};
 pub(crate) use transactions::{TransactionKey, Transactions};
+
+/// About what a member of this server takes beside the member event.
+const MEMBER_BYTES: usize = 384;
 
 /// A forward extremity.
 #[derive(Clone, Debug)]
@@ -55,7 +56,8 @@ pub(crate) struct Resident {
     /// `None` until there is an `m.room.create` event.
     pub power_levels: Option<Arc<PowerLevels>>,
     pub joined_members: usize,
-    pub local_members: LocalMembers,
+    /// The joined members of this server.
+    pub audience: Audience,
     pub transactions: Transactions,
     pub recent: Recent,
     pub lane: Lane,
@@ -77,7 +79,7 @@ impl Resident {
             gaps: HashSet::new(),
             power_levels: None,
             joined_members: 0,
-            local_members: LocalMembers::new(),
+            audience: Audience::new(),
             transactions: Transactions::default(),
             recent: Recent::default(),
             lane: Lane::new(),
@@ -194,10 +196,10 @@ impl Resident {
         }
         if joined(&change.event) {
             let content = change.event.as_deref().and_then(MemberContent::of);
-            let name = content.and_then(|content| content.displayname).map(Into::into);
-            self.local_members.insert(user_id, name);
+            let name = content.and_then(|content| content.displayname);
+            self.audience.set_member(&user_id, name.as_deref());
         } else {
-            self.local_members.remove(&user_id);
+            self.audience.remove_member(&user_id);
         }
     }
 
@@ -225,6 +227,6 @@ impl Resident {
             + self.state.size_bytes()
             + self.recent.size_bytes()
             + self.transactions.size_bytes()
-            + self.local_members.len() * 128
+            + self.audience.len() * MEMBER_BYTES
     }
 }

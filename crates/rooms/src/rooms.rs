@@ -177,9 +177,10 @@ impl DerefMut for InRoom {
 
 impl InRoom {
     /// Builds an event behind the current forward extremities.
-    pub async fn compose(&self, draft: Draft) -> Result<EventRow, RoomError> {
-        let resident: &Resident = self;
-        resident.compose(&self.engine, draft).await
+    pub async fn compose(&mut self, draft: Draft) -> Result<EventRow, RoomError> {
+        let engine = self.engine.clone();
+        let resident: &mut Resident = self;
+        resident.compose(&engine, draft).await
     }
 
     /// Takes in rows of which the later build on the earlier, without writing them yet.

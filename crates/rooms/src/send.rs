@@ -73,7 +73,7 @@ impl Rooms {
     /// Sends what was drafted, unless the transaction id or the state says that it was sent before.
     pub(crate) async fn send_draft(
         &self,
-        room: InRoom,
+        mut room: InRoom,
         mut draft: Draft,
         device_id: Option<OwnedDeviceId>,
         txn_id: Option<OwnedTransactionId>,

@@ -42,7 +42,7 @@ impl Rooms {
         let version = &request.new_version;
         let rules = rules(version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
         // Held to the end: the tombstone is the last event before the successor begins.
-        let old = self.enter(&request.room_id).await?;
+        let mut old = self.enter(&request.room_id).await?;
         old.require_joined(&request.sender)?;
         if !may_change(&old, &request.sender, &TimelineEventType::RoomTombstone) {
             return Err(RoomError::Forbidden("you may not upgrade this room".to_owned()));

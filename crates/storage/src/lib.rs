@@ -26,6 +26,7 @@ pub mod presence;
 pub mod push_rules;
 pub mod receipts;
 pub mod relations;
+pub mod room_reads;
 pub mod rooms;
 pub mod state;
 pub mod streams;

@@ -140,6 +140,13 @@ pub async fn delete_pushers_of_devices(
     Ok(())
 }
 
+/// Deletes all pushers of a user.
+pub async fn delete_pushers_of_user(db: &impl GenericClient, user_id: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM pushers WHERE user_id = $1";
+    execute(db, SQL, &[&user_id]).await?;
+    Ok(())
+}
+
 fn rules_row(row: &Row) -> PushRulesRow {
     PushRulesRow {
         stream_id: StreamId(row.get(0)),
@@ -201,5 +208,11 @@ mod tests {
         assert_eq!(list_pushers(&*db, "@a:x").await.unwrap(), [pusher("@a:x", "2", 3)]);
         delete_pushers_of_devices(&*db, "@a:x", &["D"]).await.unwrap();
         assert!(list_pushers(&*db, "@a:x").await.unwrap().is_empty());
+        for row in [pusher("@a:x", "1", 1), pusher("@b:x", "2", 1)] {
+            set_pusher(&*db, &row).await.unwrap();
+        }
+        delete_pushers_of_user(&*db, "@a:x").await.unwrap();
+        assert!(list_pushers(&*db, "@a:x").await.unwrap().is_empty());
+        assert_eq!(list_pushers(&*db, "@b:x").await.unwrap().len(), 1);
     }
 }

@@ -5,5 +5,6 @@ mod memory;
 mod people;
 mod responses;
 mod sources;
+mod speed;
 mod waiting;
 mod world;

@@ -68,11 +68,15 @@ async fn a_repeated_request_sends_nothing_even_at_the_same_moment() {
     let sent = futures_util::future::join_all(requests.map(|request| services.to_device.send(request))).await;
     assert!(sent.iter().all(Result::is_ok), "{sent:?}");
     assert_eq!(services.stored().await, 2);
+    let mut other_path = as_transaction(to(&[(alice_id(), "PHONE")], "x"), "0");
+    other_path.event_type = "m.other".to_owned();
+    services.to_device.send(other_path).await.unwrap();
+    assert_eq!(services.stored().await, 3, "the type is part of the path");
 
     services.hands.advance(TRANSACTION_LIFE + Duration::from_secs(1));
     assert!(!services.to_device.prune_transactions().await.unwrap());
     services.to_device.send(as_transaction(to(&[(alice_id(), "PHONE")], "x"), "0")).await.unwrap();
-    assert_eq!(services.stored().await, 3, "after a day nobody remembers");
+    assert_eq!(services.stored().await, 4, "after a day nobody remembers");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(super) fn authorise_join(
     if !rules.allow.iter().any(|allowed| joined_rooms.contains(allowed)) {
         return Err(RoomError::Forbidden("you are in none of the rooms whose members may join".to_owned()));
     }
-    let members = room.local_members.keys().map(|user| &**user);
+    let members = room.audience.members();
     let authoriser = authorising_user(members, room.power_levels()?);
     authoriser.map(|user| Some(user.to_owned())).ok_or(RoomError::UnableToAuthoriseJoin)
 }

@@ -74,7 +74,10 @@ impl InRoom {
         if !arrival.missing.is_empty() && given.is_none() {
             return Ok(Placing::NeedsState);
         }
-        let (row, outcome) = arrival.judge(history, given).await?;
+        let (mut row, outcome) = arrival.judge(history, given).await?;
+        if row.timeline {
+            self.complete(&engine, &mut row).await?;
+        }
         let pending = self.hand_over(row)?;
         Ok(Placing::Done(outcome, Some(pending)))
     }
@@ -171,7 +174,6 @@ impl Arrival {
             let moved = heads::after(history, &event, &state.difference, &before).await?;
             heads::apply(history, &mut row, moved).await?;
             redactions::redact(history, &mut row).await?;
-            history.room.complete(history.engine, &mut row).await;
         }
         Ok((row, outcome))
     }

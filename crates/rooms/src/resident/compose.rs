@@ -9,6 +9,7 @@ use myelin_events::{
     redact::redact,
     relations::contains_url,
 };
+use myelin_push::PushEvent;
 use myelin_storage::{events::flags, strings::StringId};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedTransactionId,
@@ -18,7 +19,7 @@ use smallvec::SmallVec;
 
 use super::{Head, Resident};
 use crate::{
-    EventNid, EventRow, PushContext, PushOutcome, Redacted, Relation, RoomError, StateChange,
+    EventNid, EventRow, PushOutcome, Redacted, Relation, RoomError, StateChange,
     rooms::Engine,
     stream::{StateNumbers, Writing},
 };
@@ -67,7 +68,7 @@ impl Draft {
 impl Resident {
     /// Builds, authorizes and signs an event behind the current forward extremities. Nothing is written yet, and
     /// nothing here changes.
-    pub async fn compose(&self, engine: &Engine, draft: Draft) -> Result<EventRow, RoomError> {
+    pub async fn compose(&mut self, engine: &Engine, draft: Draft) -> Result<EventRow, RoomError> {
         let pdu = self.build(engine, draft.template, draft.timestamp)?;
         let pdu = Arc::new(pdu);
         let numbers = StateNumbers {
@@ -93,7 +94,7 @@ impl Resident {
         if let Some((target, nid)) = draft.redacts {
             row.redacts = self.redaction(&pdu, &target, nid)?;
         }
-        self.complete(engine, &mut row).await;
+        self.complete(engine, &mut row).await?;
         Ok(row)
     }
 
@@ -177,13 +178,14 @@ impl Resident {
     }
 
     /// Adds what follows from the event: its relation, its thread, what push rules make of it.
-    pub async fn complete(&self, engine: &Engine, row: &mut EventRow) {
+    pub async fn complete(&mut self, engine: &Engine, row: &mut EventRow) -> Result<(), RoomError> {
         row.relation = Relation::of(&row.pdu);
         row.thread_id = self.thread_of(row);
         if !row.timeline {
-            return;
+            return Ok(());
         }
-        row.push = self.push_outcome(engine, &row.pdu).await;
+        row.push = self.push_outcome(engine, &row.pdu).await?;
+        Ok(())
     }
 
     /// The thread that an event says to be in, or that the event is in which it annotates or edits. Only the latest
@@ -196,18 +198,20 @@ impl Resident {
         }
     }
 
-    async fn push_outcome(&self, engine: &Engine, pdu: &Pdu) -> PushOutcome {
-        let Some(power_levels) = &self.power_levels else { return PushOutcome::default() };
-        let sender = self.pdu(&StateEventType::RoomMember, pdu.sender().as_str());
-        let member = sender.and_then(|event| myelin_events::MemberContent::of(event));
-        let context = PushContext {
-            pdu,
-            joined_members: self.joined_members,
-            power_levels,
-            sender_display_name: member.as_ref().and_then(|member| member.displayname.as_deref()),
-            local_members: &self.local_members,
+    async fn push_outcome(&mut self, engine: &Engine, pdu: &Pdu) -> Result<PushOutcome, RoomError> {
+        let Some(power_levels) = self.power_levels.clone() else { return Ok(PushOutcome::default()) };
+        let event_type = pdu.event_type().to_string();
+        let event = PushEvent {
+            room_id: &self.room_id,
+            event_id: pdu.event_id(),
+            sender: pdu.sender(),
+            event_type: &event_type,
+            state_key: pdu.state_key(),
+            content: pdu.content(),
+            joined_members: self.joined_members as u64,
+            sender_may_notify_room: power_levels.can_notify_room(pdu.sender()),
         };
-        engine.push.evaluate(context).await
+        Ok(engine.push.evaluate(&mut self.audience, event).await?)
     }
 }
 

@@ -3,6 +3,7 @@
 mod create;
 mod memberships;
 mod orders;
+mod read;
 mod receive;
 mod remote;
 mod residency;

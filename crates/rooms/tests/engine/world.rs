@@ -57,6 +57,8 @@ pub struct World {
     pub rooms: Rooms,
     /// What the engine reads through; commits have a pool of their own.
     pub reading: Database,
+    pub feed: Feed<EventStream>,
+    pub clock: ManualClock,
     seen: Arc<Mutex<Vec<Stamped<EventRow>>>>,
 }
 
@@ -81,7 +83,8 @@ impl World {
         let writer = StreamWriter::start(pool.clone(), session.clone(), feed.clone());
         let key = ServerSigningKey::from_seed("test", [1; 32]).unwrap();
         let mut options = RoomsOptions::new(owned_server_name!("one.test"), Arc::new(key));
-        options.clock = Clock::Manual(ManualClock::starting_at(1_700_000_000_000));
+        let clock = ManualClock::starting_at(1_700_000_000_000);
+        options.clock = Clock::Manual(clock.clone());
         configure(&mut options);
         let mut reading = DatabaseOptions::from_address(database.url()).unwrap();
         reading.max_connections = 4;
@@ -98,7 +101,7 @@ impl World {
         )
         .await
         .unwrap();
-        Self { database, rooms, reading, seen }
+        Self { database, rooms, reading, feed, clock, seen }
     }
 
     /// The process ends and another begins.

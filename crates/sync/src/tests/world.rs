@@ -2,22 +2,22 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    future::{Future, pending},
-    pin::Pin,
+    future::pending,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use myelin_ephemeral::{
     Presence, PresenceOptions, ReceiptKind, ReceiptRow, ReceiptStream, ReceiptThread, Receipts, Typing,
 };
 use myelin_events::{Pdu, ServerSigningKey};
 use myelin_leases::Session;
-use myelin_push::{PushBits, PushOutcome};
+use myelin_push::{Audience, PushBits, PushEvent, PushOutcome};
 use myelin_replication::{Feed, Stamped, StreamWriter};
 use myelin_rooms::{
-    ChangeMembership, CreateRoom, EventRow, EventStream, MembershipAction, Preset, PushContext,
-    PushEvaluator, RoomError, RoomNid, Rooms, RoomsOptions, SendEvent,
+    ChangeMembership, CreateRoom, EventRow, EventStream, MembershipAction, Preset, PushEvaluator, RoomError,
+    RoomNid, Rooms, RoomsOptions, SendEvent,
 };
 use myelin_storage::strings::Strings;
 use myelin_testing::MigratedDatabase;
@@ -46,18 +46,19 @@ struct Rules;
 impl PushEvaluator for Rules {
     fn evaluate<'a>(
         &'a self,
-        context: PushContext<'a>,
-    ) -> Pin<Box<dyn Future<Output = PushOutcome> + Send + 'a>> {
-        let is_named = |user: &UserId| context.pdu.content().contains(user.as_str());
-        let named = context.local_members.keys().filter(|user| is_named(user));
-        let outcome = match context.pdu.event_type().to_string().as_str() {
+        audience: &'a mut Audience,
+        event: PushEvent<'a>,
+    ) -> BoxFuture<'a, myelin_storage::Result<PushOutcome>> {
+        let is_named = |user: &&UserId| event.content.contains(user.as_str());
+        let named = audience.members().filter(is_named);
+        let outcome = match event.event_type {
             "m.room.message" => PushOutcome {
                 default: PushBits::NOTIFY,
-                exceptions: named.map(|user| (user.clone(), PushBits::HIGHLIGHT)).collect(),
+                exceptions: named.map(|user| (user.to_owned(), PushBits::HIGHLIGHT)).collect(),
             },
             _ => PushOutcome::default(),
         };
-        Box::pin(std::future::ready(outcome))
+        Box::pin(std::future::ready(Ok(outcome)))
     }
 }
 

@@ -1,0 +1,375 @@
+//! Who may see what of a room ([spec](https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility)).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use myelin_events::{Pdu, Viewpoint, member::membership_of, visibility::history_visibility};
+use myelin_storage::{
+    Client,
+    events::StoredEvent,
+    room_reads::{self, HistoryRow, MembershipRow, TimelineEvent},
+    state,
+    strings::StringId,
+};
+use ruma::{
+    OwnedUserId, UserId,
+    events::{
+        TimelineEventType,
+        room::{history_visibility::HistoryVisibility, member::MembershipState},
+    },
+};
+
+use super::{NOT_A_MEMBER, Result, RoomInfo, RoomReader};
+use crate::stream::stored;
+
+/// Changes of a user's membership, and of a room's visibility, that are looked at.
+const MAX_HISTORY: i64 = 1000;
+
+/// A room with all that decides what of it one user may see.
+#[derive(Debug)]
+pub(super) struct View {
+    pub room: Arc<RoomInfo>,
+    user_id: OwnedUserId,
+    /// Without a row the user never had to do with the room.
+    row: Option<MembershipRow>,
+    /// From the beginning of time to its end, without gaps.
+    spans: Vec<Span>,
+    /// The branches of forked history that were asked about, by their delta.
+    forks: HashMap<i64, Fork>,
+    numbers: Numbers,
+}
+
+/// A time in which neither the user's membership nor the visibility changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Span {
+    since: i64,
+    until: i64,
+    membership: MembershipState,
+    visibility: HistoryVisibility,
+}
+
+/// What a branch says other than the mainline.
+#[derive(Clone, Debug, Default)]
+struct Fork {
+    membership: Option<MembershipState>,
+    visibility: Option<HistoryVisibility>,
+}
+
+/// The numbers of the strings that visibility depends on.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    member: StringId,
+    visibility: StringId,
+    empty: StringId,
+    user: Option<StringId>,
+}
+
+/// Which state of a room a user may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StatePoint {
+    Current,
+    /// As it was after this place.
+    At(i64),
+}
+
+impl RoomReader {
+    pub(super) async fn view_of(
+        &self,
+        client: &Client,
+        user_id: &UserId,
+        room: Arc<RoomInfo>,
+    ) -> Result<View> {
+        let mut views = self.views_of(client, user_id, std::slice::from_ref(&room)).await?;
+        views.remove(&room.nid.0).ok_or(NOT_A_MEMBER)
+    }
+
+    /// Views of several rooms, by room: two queries.
+    pub(super) async fn views_of(
+        &self,
+        client: &Client,
+        user_id: &UserId,
+        rooms: &[Arc<RoomInfo>],
+    ) -> Result<HashMap<i64, View>> {
+        let strings = &self.0.strings;
+        let names = ["m.room.member", "m.room.history_visibility", ""];
+        let [member, visibility, empty] = match strings.cached(names) {
+            Some(ids) => ids,
+            None => {
+                let ids = strings.intern_all(client, &names).await?;
+                [ids[0], ids[1], ids[2]]
+            }
+        };
+        let user = strings.find(client, user_id.as_str()).await?;
+        let numbers = Numbers { member, visibility, empty, user };
+        let nids: Vec<i64> = rooms.iter().map(|room| room.nid.0).collect();
+        let (mut room_nids, mut types, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for nid in &nids {
+            let wanted = [(visibility, Some(empty)), (member, user)];
+            for (type_sid, key_sid) in wanted.into_iter().filter_map(|(name, key)| Some((name, key?))) {
+                room_nids.push(*nid);
+                types.push(type_sid);
+                keys.push(key_sid);
+            }
+        }
+        // On one connection these are sent together.
+        let (rows, history) = tokio::try_join!(
+            room_reads::list_memberships(client, user.unwrap_or_default(), &nids),
+            room_reads::list_key_history(client, &room_nids, &types, &keys, MAX_HISTORY),
+        )?;
+        let mut views = HashMap::with_capacity(rooms.len());
+        for room in rooms {
+            let row = rows.iter().find(|row| row.room_nid == room.nid.0).copied();
+            let spans = spans(room, &numbers, &history)?;
+            let (user_id, room) = (user_id.to_owned(), room.clone());
+            views.insert(room.nid.0, View { room, user_id, row, spans, forks: HashMap::new(), numbers });
+        }
+        Ok(views)
+    }
+}
+
+/// The spans that intervals of the two keys cut time into.
+fn spans(room: &RoomInfo, numbers: &Numbers, history: &[HistoryRow]) -> Result<Vec<Span>> {
+    let (mut memberships, mut visibilities) = (Vec::new(), Vec::new());
+    for row in history.iter().filter(|row| row.room_nid == room.nid.0) {
+        let pdu = stored(&room.room_id, room.rules, &row.event)?;
+        let interval = (row.since, row.until.unwrap_or(i64::MAX));
+        if row.type_sid == numbers.member {
+            memberships.push((interval, membership_of(Some(&pdu))));
+        } else {
+            visibilities.push((interval, history_visibility(Some(&pdu))));
+        }
+    }
+    let ends = |(since, until): &(i64, i64)| [*since, *until];
+    let mut borders: Vec<i64> = memberships.iter().flat_map(|(interval, _)| ends(interval)).collect();
+    borders.extend(visibilities.iter().flat_map(|(interval, _)| ends(interval)));
+    borders.extend([i64::MIN, i64::MAX]);
+    borders.sort_unstable();
+    borders.dedup();
+    let mut spans: Vec<Span> = Vec::with_capacity(borders.len());
+    for pair in borders.windows(2) {
+        let [since, until] = [pair[0], pair[1]];
+        let holds = |(from, to): &(i64, i64)| *from <= since && since < *to;
+        let membership = memberships.iter().find(|(interval, _)| holds(interval));
+        let visibility = visibilities.iter().find(|(interval, _)| holds(interval));
+        spans.push(Span {
+            since,
+            until,
+            membership: membership.map_or(MembershipState::Leave, |(_, membership)| membership.clone()),
+            visibility: visibility.map_or(HistoryVisibility::Shared, |(_, visibility)| visibility.clone()),
+        });
+    }
+    Ok(spans)
+}
+
+impl View {
+    fn now(&self) -> &Span {
+        self.spans.last().expect("time has at least one span")
+    }
+
+    /// What holds after the place `at`.
+    fn span_after(&self, at: i64) -> &Span {
+        let index = self.spans.partition_point(|span| span.since <= at);
+        self.spans.get(index.saturating_sub(1)).unwrap_or_else(|| self.now())
+    }
+
+    /// What the user is in the room now.
+    pub fn membership(&self) -> &MembershipState {
+        &self.now().membership
+    }
+
+    pub fn is_joined(&self) -> bool {
+        *self.membership() == MembershipState::Join
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.row.is_some_and(|row| row.forgotten)
+    }
+
+    /// The place at which the user was a member last.
+    fn departed_at(&self) -> Option<i64> {
+        let joined = self.spans.iter().rev().find(|span| span.membership == MembershipState::Join);
+        joined.map(|span| span.until)
+    }
+
+    fn is_world_readable(&self) -> bool {
+        self.now().visibility == HistoryVisibility::WorldReadable
+    }
+
+    /// Refuses those who have no business with the room's history: who were never in it, unless anybody may look.
+    pub fn require_history(&self) -> Result<()> {
+        let was_in = self.departed_at().is_some() && !self.is_forgotten();
+        let is_expected = *self.membership() == MembershipState::Invite
+            && self.now().visibility == HistoryVisibility::Invited;
+        match self.is_joined() || was_in || is_expected || self.is_world_readable() {
+            true => Ok(()),
+            false => Err(NOT_A_MEMBER),
+        }
+    }
+
+    /// The state that the user may see: the current one of members, and of those who left the one when they did.
+    pub fn state_point(&self) -> Result<StatePoint> {
+        if self.is_joined() || self.is_world_readable() {
+            return Ok(StatePoint::Current);
+        }
+        let departed_at = self.departed_at().filter(|_| !self.is_forgotten());
+        departed_at.map(StatePoint::At).ok_or(NOT_A_MEMBER)
+    }
+
+    /// Between which places all that the user may see lies: after the first and up to the second. Not all in between
+    /// need be visible.
+    pub fn visible_range(&self) -> Option<(i64, i64)> {
+        // The events that begin and end a span may count as its own.
+        let visible = |span: &&Span| self.viewpoint(span, span.since, None).allows();
+        let first = self.spans.iter().find(visible)?;
+        let last = self.spans.iter().rev().find(visible)?;
+        Some((first.since.saturating_sub(1), last.until))
+    }
+
+    fn viewpoint(&self, span: &Span, pos: i64, fork: Option<&Fork>) -> Viewpoint {
+        let joined_after = self
+            .spans
+            .iter()
+            .rev()
+            .any(|later| later.until > pos && later.membership == MembershipState::Join);
+        let fork = fork.cloned().unwrap_or_default();
+        Viewpoint {
+            history_visibility: fork.visibility.unwrap_or_else(|| span.visibility.clone()),
+            membership: fork.membership.unwrap_or_else(|| span.membership.clone()),
+            joined_after,
+        }
+    }
+
+    /// Reads what the branches of these events say, where they are of forked history.
+    pub async fn learn_forks(&mut self, client: &Client, events: &[TimelineEvent]) -> Result<()> {
+        let own = events.iter().filter(|event| event.room_nid == self.room.nid.0);
+        let deltas: HashSet<i64> = own.filter_map(|event| event.event.state_delta).collect();
+        let unknown: Vec<i64> = deltas.into_iter().filter(|delta| !self.forks.contains_key(delta)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let Numbers { member, visibility, empty, user } = self.numbers;
+        let room_nid = self.room.nid.0;
+        let deltas = state::list_deltas(client, room_nid, &unknown).await?;
+        let is_ours = |row: &state::StateRow| {
+            (row.type_sid, Some(row.key_sid)) == (member, user)
+                || (row.type_sid, row.key_sid) == (visibility, empty)
+        };
+        let nids: Vec<i64> =
+            deltas.values().flat_map(|delta| delta.iter().filter(is_ours)).map(|row| row.event_nid).collect();
+        let events = match nids.is_empty() {
+            true => Vec::new(),
+            false => myelin_storage::events::list_events_by_nid(client, room_nid, &nids).await?,
+        };
+        let find = |nid: i64| -> Result<Option<Arc<Pdu>>> {
+            let event = events.iter().find(|event: &&StoredEvent| event.event_nid == nid);
+            Ok(event.map(|event| stored(&self.room.room_id, self.room.rules, event)).transpose()?)
+        };
+        let mut forks = HashMap::new();
+        for (number, delta) in &deltas {
+            let mut fork = Fork::default();
+            for row in delta.iter().filter(is_ours) {
+                let pdu = find(row.event_nid)?;
+                if row.type_sid == member {
+                    fork.membership = Some(membership_of(pdu.as_deref()));
+                } else {
+                    fork.visibility = Some(history_visibility(pdu.as_deref()));
+                }
+            }
+            forks.insert(*number, fork);
+        }
+        self.forks.extend(forks);
+        Ok(())
+    }
+
+    /// Whether the user may see an event of the timeline. Forks must have been [learned](Self::learn_forks).
+    pub fn may_see(&self, event: &TimelineEvent, pdu: &Pdu) -> bool {
+        let Some(pos) = event.event.pos else { return false };
+        self.before(event, pos).may_see(&self.user_id, pdu)
+    }
+
+    fn before(&self, event: &TimelineEvent, pos: i64) -> Viewpoint {
+        let at = event.event.state_base.unwrap_or(pos.saturating_sub(1));
+        let fork = event.event.state_delta.and_then(|delta| self.forks.get(&delta));
+        self.viewpoint(self.span_after(at), pos, fork)
+    }
+
+    /// The user's membership at an event, with what the event itself makes of it
+    /// (<https://spec.matrix.org/v1.19/client-server-api/#room-event-format>).
+    pub fn membership_at(&self, event: &TimelineEvent, pdu: &Pdu) -> MembershipState {
+        let is_own = *pdu.event_type() == TimelineEventType::RoomMember
+            && pdu.state_key() == Some(self.user_id.as_str());
+        if is_own {
+            return membership_of(Some(pdu));
+        }
+        self.before(event, event.event.pos.unwrap_or(i64::MAX)).membership
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use HistoryVisibility::{Joined, Shared, WorldReadable};
+    use MembershipState::{Join, Leave};
+    use ruma::{RoomVersionId, owned_room_id, owned_user_id};
+
+    use super::*;
+    use crate::RoomNid;
+
+    fn view(spans: &[(i64, MembershipState, HistoryVisibility)]) -> View {
+        let ends = spans.iter().skip(1).map(|(since, ..)| *since).chain([i64::MAX]);
+        let version = RoomVersionId::V12;
+        let rules = myelin_events::rules(&version).unwrap();
+        let room = RoomInfo { nid: RoomNid(1), room_id: owned_room_id!("!r:a"), version, rules };
+        View {
+            room: Arc::new(room),
+            user_id: owned_user_id!("@a:a"),
+            row: None,
+            spans: spans
+                .iter()
+                .zip(ends)
+                .map(|((since, membership, visibility), until)| Span {
+                    since: *since,
+                    until,
+                    membership: membership.clone(),
+                    visibility: visibility.clone(),
+                })
+                .collect(),
+            forks: HashMap::new(),
+            numbers: Numbers { member: 1, visibility: 2, empty: 3, user: None },
+        }
+    }
+
+    #[test]
+    fn the_visible_range_follows_membership_and_visibility() {
+        let check = |spans: &[(i64, MembershipState, HistoryVisibility)], expected| {
+            assert_eq!(view(spans).visible_range(), expected, "{spans:?}");
+        };
+        let start = i64::MIN;
+        check(&[(start, Leave, Shared)], None);
+        check(&[(start, Leave, WorldReadable)], Some((start, i64::MAX)));
+        // One who joined sees all of a shared history, and one who left nothing that came later.
+        check(&[(start, Leave, Shared), (10, Join, Shared)], Some((start, i64::MAX)));
+        check(&[(start, Leave, Shared), (10, Join, Shared), (20, Leave, Shared)], Some((start, 20)));
+        check(&[(start, Leave, Joined), (10, Join, Joined), (20, Leave, Joined)], Some((9, 20)));
+        check(
+            &[(start, Leave, Joined), (10, Join, Joined), (20, Leave, Joined), (30, Join, Joined)],
+            Some((9, i64::MAX)),
+        );
+    }
+
+    #[test]
+    fn who_left_sees_the_state_of_that_time() {
+        let joined = (10, Join, Shared);
+        let check = |spans: &[(i64, MembershipState, HistoryVisibility)], expected: Option<StatePoint>| {
+            assert_eq!(view(spans).state_point().ok(), expected, "{spans:?}");
+        };
+        let before = (i64::MIN, Leave, Shared);
+        check(std::slice::from_ref(&before), None);
+        check(&[before.clone(), joined.clone()], Some(StatePoint::Current));
+        check(&[before.clone(), joined.clone(), (20, Leave, Shared)], Some(StatePoint::At(20)));
+        let banned = (30, MembershipState::Ban, Shared);
+        check(&[before.clone(), joined, (20, Leave, Shared), banned], Some(StatePoint::At(20)));
+        check(&[before, (10, Leave, WorldReadable)], Some(StatePoint::Current));
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading rooms for their members: timelines, states and relations, always many rows with one statement.
+//!
+//! Nothing here decides who may see what; the callers are given what that takes.
+
+use crate::{GenericClient, Result, Row, events::StoredEvent, query, rooms::RoomRow, strings::StringId};
+
+mod directory;
+mod relations;
+mod state;
+mod timeline;
+
+pub use directory::{JoinedCount, SummaryState, list_joined_counts, list_public_rooms, list_summary_state};
+pub use relations::{
+    EventRef, Related, RelationPage, RelationSummary, ThreadPage, ThreadRow, list_edits, list_references,
+    list_relations, list_threads, summarize_relations,
+};
+pub use state::{
+    HistoryRow, StateEvent, get_state_event_at, is_state_changed_after, list_current_state, list_key_history,
+    list_members_at, list_replaced_events, list_state_at, list_state_at_lazily,
+};
+pub use timeline::{
+    EventFilter, Page, TimeRow, find_event_by_time, get_scan_end, list_filtered_timeline, list_timeline,
+    list_timeline_by_id, list_timeline_by_nid,
+};
+
+/// An event of a timeline with what its readers need beside itself.
+#[derive(Clone, Debug)]
+pub struct TimelineEvent {
+    /// The room.
+    pub room_nid: i64,
+    /// The event.
+    pub event: StoredEvent,
+    /// The type, interned.
+    pub type_sid: StringId,
+    /// The state key, interned.
+    pub key_sid: Option<StringId>,
+    /// The device that sent it.
+    pub device_id: Option<String>,
+    /// The transaction id that it was sent with.
+    pub txn_id: Option<String>,
+}
+
+/// The columns of a [`TimelineEvent`], for statements that select it from `events e`.
+macro_rules! timeline_event {
+    () => {
+        concat!(
+            crate::events::stored_event!(),
+            ", e.room_nid, e.type_sid, e.state_key_sid, e.device_id, e.txn_id"
+        )
+    };
+}
+pub(crate) use timeline_event;
+
+impl From<&Row> for TimelineEvent {
+    fn from(row: &Row) -> Self {
+        Self {
+            event: StoredEvent::from(row),
+            room_nid: row.get(9),
+            type_sid: row.get(10),
+            key_sid: row.get(11),
+            device_id: row.get(12),
+            txn_id: row.get(13),
+        }
+    }
+}
+
+/// A user's latest membership of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MembershipRow {
+    /// The room.
+    pub room_nid: i64,
+    /// 0 leave, 1 join, 2 invite, 3 knock, 4 ban.
+    pub membership: i16,
+    /// Where it changed last.
+    pub pos: i64,
+    /// The user does not want to know of the room any more.
+    pub forgotten: bool,
+}
+
+/// A user's latest memberships of some rooms, in no order.
+pub async fn list_memberships(
+    db: &impl GenericClient,
+    user_sid: StringId,
+    room_nids: &[i64],
+) -> Result<Vec<MembershipRow>> {
+    const SQL: &str = "
+        SELECT room_nid, membership, pos, forgotten FROM memberships WHERE user_sid = $1 AND room_nid = ANY ($2)";
+    let membership = |row: &Row| MembershipRow {
+        room_nid: row.get(0),
+        membership: row.get(1),
+        pos: row.get(2),
+        forgotten: row.get(3),
+    };
+    Ok(query(db, SQL, &[&user_sid, &room_nids]).await?.iter().map(membership).collect())
+}
+
+/// Those of the rooms with these ids that there are, in no order.
+pub async fn list_rooms(db: &impl GenericClient, room_ids: &[&str]) -> Result<Vec<RoomRow>> {
+    const SQL: &str = "
+        SELECT room_nid, room_id, room_version, is_public, is_blocked FROM rooms WHERE room_id = ANY ($1)";
+    let room = |row: &Row| RoomRow {
+        room_nid: row.get(0),
+        room_id: row.get(1),
+        room_version: row.get(2),
+        is_public: row.get(3),
+        is_blocked: row.get(4),
+    };
+    Ok(query(db, SQL, &[&room_ids]).await?.iter().map(room).collect())
+}
+
+/// Those of these users who asked to be erased.
+pub async fn list_erased_users(db: &impl GenericClient, user_ids: &[&str]) -> Result<Vec<String>> {
+    const SQL: &str = "SELECT user_id FROM users WHERE user_id = ANY ($1) AND erased";
+    Ok(query(db, SQL, &[&user_ids]).await?.iter().map(|row| row.get(0)).collect())
+}
