@@ -364,9 +364,12 @@ impl<S: Stream> Committer<S> {
             for (row, id) in stamped.iter_mut().zip(ids) {
                 row.id = id;
             }
-            S::persist(&transaction, stamped).await?;
             let (writer, epoch) = (self.session.writer(), self.session.epoch());
-            writers = streams::advance(&transaction, S::NAME, writer, epoch, stamped[last].id).await?;
+            // Sent together: one wait for the server less.
+            let rows: &[Stamped<S::Row>] = stamped;
+            let persist = S::persist(&transaction, rows);
+            let advance = streams::advance(&transaction, S::NAME, writer, epoch, rows[last].id);
+            ((), writers) = tokio::try_join!(persist, advance)?;
         } else {
             self.session.check_fence(&transaction).await?;
         }

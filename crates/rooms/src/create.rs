@@ -173,7 +173,7 @@ impl Rooms {
         let room_nid = rooms::take_room_nid(&self.0.database.get().await?).await?;
         // Where the create event makes the room id, nothing reads this one before.
         let provisional = room_id.unwrap_or_else(|| "!new".try_into().expect("a room id of room version 12"));
-        let mut room = Resident::new(RoomNid(room_nid), provisional, version.clone(), rules);
+        let mut room = Resident::new(RoomNid(room_nid), provisional, rules);
         let created_at = self.0.creation_time();
         let mut rows: Vec<EventRow> = Vec::with_capacity(plan.events.len());
         for event in &plan.events {

@@ -6,26 +6,26 @@
 //! the commit fails.
 //!
 //! - [`Rooms`] and the requests that it takes ([`CreateRoom`], [`SendEvent`], [`ChangeMembership`], …);
+//! - [`Rooms::receive`] and [`Rooms::accept_join`] for what other servers send, with an [`EventSource`] to ask;
 //! - [`stream`]: the rows of the events stream, which is all that leaves the engine;
 //! - [`read`]: rooms as their members, and others, may see them.
 //!
 //! What is not here: HTTP, and who may call. What waiting clients are told is made of the stream by `myelin-sync`.
 
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "rows can say all that events of other servers do; receiving those comes next"
-)]
-
 mod aliases;
 mod create;
 mod error;
+mod heavy;
+mod history;
+mod join;
 mod membership;
+mod merge_heads;
 mod numbers;
 mod options;
 mod profiles;
 mod push;
 pub mod read;
+mod receive;
 mod redact;
 mod resident;
 mod rooms;
@@ -37,10 +37,12 @@ mod upgrade;
 
 pub use create::{CreateRoom, InitialState, Preset};
 pub use error::RoomError;
+pub use join::JoinAnswer;
 pub use membership::{ChangeMembership, MembershipAction};
 pub use options::{EncryptNewRooms, RoomsOptions};
 pub use profiles::{MemberProfile, Profiles};
 pub use push::PushEvaluator;
+pub use receive::{EventSource, Fetching, NotPlaced, Received, SourceError, StateIds};
 pub use redact::RedactEvent;
 pub use rooms::Rooms;
 pub use send::SendEvent;

@@ -1,7 +1,9 @@
 //! Numbers of events and strings, taken from memory nearly always.
 
+use std::sync::Arc;
+
 use myelin_storage::{
-    Database, Result,
+    Database, GenericClient, Result,
     rooms::{self, EVENT_NID_BLOCK},
     strings::{StringId, Strings},
 };
@@ -48,8 +50,24 @@ impl Numbers {
         Ok(array)
     }
 
+    /// The strings of numbers; asks the database for those that are not in memory.
+    pub async fn resolve_strings(&self, ids: &[StringId]) -> Result<Vec<Arc<str>>> {
+        match ids.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.strings.resolve_all(&self.database.get().await?, ids).await,
+        }
+    }
+
     /// As [`Numbers::strings`], for any number of them.
     pub async fn all_strings(&self, values: &[&str]) -> Result<Vec<StringId>> {
-        self.strings.intern_all(&self.database.get().await?, values).await
+        match self.strings.cached_all(values) {
+            Some(ids) => Ok(ids),
+            None => self.all_strings_on(&self.database.get().await?, values).await,
+        }
+    }
+
+    /// As [`Numbers::all_strings`], for who has a connection already and must not wait for another.
+    pub async fn all_strings_on(&self, db: &impl GenericClient, values: &[&str]) -> Result<Vec<StringId>> {
+        self.strings.intern_all(db, values).await
     }
 }

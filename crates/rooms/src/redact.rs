@@ -92,7 +92,7 @@ impl Rooms {
         room: &InRoom,
         event_id: &EventId,
     ) -> Result<Option<(Arc<Pdu>, EventNid)>, RoomError> {
-        if let Some(recent) = room.recent.get(event_id) {
+        if let Some(recent) = room.recent.get(event_id).filter(|recent| recent.is_shown()) {
             return Ok(Some((recent.pdu.clone(), recent.nid)));
         }
         let client = self.0.database.get().await?;

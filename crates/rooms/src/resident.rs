@@ -1,16 +1,16 @@
 //! A room in memory: all that building and authorizing its next event takes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use myelin_events::{Pdu, PowerLevels, Rules, member::MemberContent};
+use myelin_events::{Pdu, PowerLevels, Rules, auth, member::MemberContent};
 use myelin_push::Audience;
 use myelin_replication::Lane;
 use ruma::{
-    OwnedEventId, OwnedRoomId, RoomVersionId, ServerName, UserId,
+    OwnedEventId, OwnedRoomId, ServerName, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 
-use crate::{EventNid, EventRow, RoomError, RoomNid, StateChange, state::CurrentState};
+use crate::{EventNid, EventRow, RoomError, RoomNid, StateChange, state::CurrentState, stream::StateBefore};
 
 mod compose;
 mod load;
@@ -18,7 +18,7 @@ mod pending;
 mod recent;
 mod transactions;
 
-pub(crate) use compose::Draft;
+pub(crate) use compose::{Draft, flags_of};
 pub(crate) use load::load;
 pub(crate) use pending::Pending;
 pub(crate) use recent::{Recent, RecentEvent};
@@ -45,11 +45,14 @@ impl Head {
 pub(crate) struct Resident {
     pub nid: RoomNid,
     pub room_id: OwnedRoomId,
-    pub version: RoomVersionId,
     pub rules: Rules,
     pub is_blocked: bool,
     pub state: CurrentState,
+    /// Counts the changes of the current state since the room was loaded.
+    pub state_version: u64,
     pub heads: Vec<Head>,
+    /// The backward extremities: `prev_events` of events here that are not here themselves.
+    pub gaps: HashSet<OwnedEventId>,
     /// `None` until there is an `m.room.create` event.
     pub power_levels: Option<Arc<PowerLevels>>,
     pub joined_members: usize,
@@ -64,15 +67,16 @@ pub(crate) struct Resident {
 
 impl Resident {
     /// A room that is about to be made.
-    pub fn new(nid: RoomNid, room_id: OwnedRoomId, version: RoomVersionId, rules: Rules) -> Self {
+    pub fn new(nid: RoomNid, room_id: OwnedRoomId, rules: Rules) -> Self {
         Self {
             nid,
             room_id,
-            version,
             rules,
             is_blocked: false,
             state: CurrentState::default(),
+            state_version: 0,
             heads: Vec::new(),
+            gaps: HashSet::new(),
             power_levels: None,
             joined_members: 0,
             audience: Audience::new(),
@@ -133,7 +137,39 @@ impl Resident {
             let sent_at = row.pdu.origin_server_ts().0.into();
             self.transactions.add(key, row.pdu.event_id().clone(), sent_at);
         }
-        self.recent.add(RecentEvent::of(row), self.lane.in_flight());
+        if !row.state_changes.is_empty() {
+            self.state_version += 1;
+        }
+        self.gaps.extend(row.writing.missing_prevs.iter().cloned());
+        self.gaps.remove(row.pdu.event_id());
+        let state_after = self.is_current_after(row).then_some(self.state_version);
+        self.recent.add(RecentEvent::of(row, state_after), self.lane.in_flight());
+    }
+
+    /// Whether the state after a row that was just taken in is the current state.
+    fn is_current_after(&self, row: &EventRow) -> bool {
+        if matches!(self.heads.as_slice(), [head] if head.nid == row.nid) {
+            return true;
+        }
+        let is_own = |change: &StateChange| {
+            change.event.as_ref().is_some_and(|event| event.event_id() == row.pdu.event_id())
+        };
+        let adds_itself = row.pdu.is_state() && !row.pdu.is_rejected();
+        let is_only_change = match row.state_changes.as_slice() {
+            [] => !adds_itself,
+            [change] => is_own(change),
+            _ => false,
+        };
+        matches!(row.writing.before, StateBefore::Current) && is_only_change
+    }
+
+    /// The events of the current state that are among those that authorize an event.
+    pub fn authorizing(&self, pdu: &Pdu) -> Vec<Arc<Pdu>> {
+        let content = ruma::state_res::Event::content(pdu);
+        let keys = auth::auth_keys(pdu.event_type(), pdu.sender(), pdu.state_key(), content, self.rules);
+        let create = (StateEventType::RoomCreate, String::new());
+        let held = |key: &(StateEventType, String)| self.pdu(&key.0, &key.1).cloned();
+        keys.unwrap_or_default().iter().chain([&create]).filter_map(held).collect()
     }
 
     fn change_state(&mut self, change: &StateChange, server_name: &ServerName) {

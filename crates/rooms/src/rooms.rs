@@ -12,10 +12,10 @@ use myelin_leases::{LeaseError, Session};
 use myelin_replication::StreamWriter;
 use myelin_storage::{Database, strings::Strings};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
-use tokio::sync::Semaphore;
 
 use crate::{
     EventRow, EventStream, Profiles, PushEvaluator, RoomError, RoomsOptions,
+    heavy::Heavy,
     numbers::Numbers,
     resident::{self, Draft, Pending, Resident},
     shards::{SHARDS, lease_of, shard_of},
@@ -27,8 +27,6 @@ use residency::{Residency, Turn};
 
 /// Tasks that may wait for one room at a time; more are refused.
 const MAX_WAITING: usize = 1024;
-/// Resolutions of states that are computed at the same time.
-const HEAVY_TASKS: usize = 2;
 
 /// All changes of rooms go through this. Clones are the same engine.
 #[derive(Clone)]
@@ -49,7 +47,7 @@ pub(crate) struct Engine {
     pub profiles: Arc<dyn Profiles>,
     pub push: Arc<dyn PushEvaluator>,
     /// For what would hold a thread for long.
-    pub heavy: Semaphore,
+    pub heavy: Heavy,
     /// When the last room was made, see [`Engine::creation_time`].
     last_creation: AtomicU64,
     /// By shard, whether this process writes it.
@@ -96,7 +94,7 @@ impl Rooms {
         let residency = Residency::new(options.max_resident_rooms, options.max_resident_bytes);
         Ok(Self(Arc::new(Engine {
             numbers: Numbers::new(database.clone(), strings),
-            heavy: Semaphore::new(HEAVY_TASKS),
+            heavy: Heavy::new(),
             database,
             options,
             writer,
@@ -207,6 +205,14 @@ impl InRoom {
                 Err(error.into())
             }
         }
+    }
+
+    /// Takes rows in, of which the later build on the earlier, and hands them over together.
+    pub fn hand_over_all(mut self, rows: Vec<EventRow>) -> Result<Pending, RoomError> {
+        for row in &rows {
+            self.apply(row);
+        }
+        self.hand_over_applied(rows)
     }
 
     /// Hands a row over and takes it in; the next turn builds on it while it is being committed.

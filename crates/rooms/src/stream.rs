@@ -16,7 +16,7 @@ mod persist;
 mod since;
 mod wire;
 
-pub(crate) use self::{persist::membership_number, since::stored, wire::version_of};
+pub(crate) use self::since::stored;
 
 /// The events stream: its rows are [`EventRow`]s.
 #[derive(Debug)]
@@ -73,6 +73,10 @@ pub(crate) struct Writing {
     /// The forward extremities after the event, where they are not just this event.
     pub heads: Option<Vec<OwnedEventId>>,
     pub before: StateBefore,
+    /// The `prev_events` that are not here.
+    pub missing_prevs: Vec<OwnedEventId>,
+    /// Others came after it already: it was one of their missing `prev_events`.
+    pub closes_gap: bool,
     /// It is stored already, as an outlier.
     pub is_promoted: bool,
     /// The room begins with this row.
@@ -102,7 +106,7 @@ pub(crate) enum Base {
     At(StreamId),
     /// Just before the row.
     BeforeRow,
-    /// The row's own: what the event itself did to the current state counts.
+    /// The row's own: what changed with it counts.
     Row,
 }
 

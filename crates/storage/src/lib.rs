@@ -14,6 +14,7 @@ mod database;
 pub mod device_keys;
 pub mod device_lists;
 mod error;
+pub mod event_graph;
 pub mod events;
 pub mod filters;
 pub mod instances;

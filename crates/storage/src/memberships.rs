@@ -1,5 +1,7 @@
 //! `memberships`: who is what in which room, by user.
 
+use std::collections::HashMap;
+
 use myelin_types::{StreamId, WriterId};
 
 use crate::{GenericClient, Result, execute, query, strings::StringId};
@@ -14,6 +16,8 @@ pub struct NewMemberships {
     positions: Vec<i64>,
     writers: Vec<i16>,
     sender_sids: Vec<StringId>,
+    /// Where the columns of a user and a room are.
+    index: HashMap<(StringId, i64), usize>,
 }
 
 /// A user's membership of a room from some event on.
@@ -38,9 +42,9 @@ pub struct NewMembership {
 impl NewMemberships {
     /// Adds a change. A later one of the same user and room takes the place of an earlier.
     pub fn push(&mut self, new: &NewMembership) {
-        let same =
-            |index: &usize| self.user_sids[*index] == new.user_sid && self.room_nids[*index] == new.room_nid;
-        if let Some(index) = (0..self.user_sids.len()).find(same) {
+        let next = self.user_sids.len();
+        let index = *self.index.entry((new.user_sid, new.room_nid)).or_insert(next);
+        if index < next {
             self.memberships[index] = new.membership;
             self.event_nids[index] = new.event_nid;
             self.positions[index] = new.pos.0;
@@ -73,8 +77,9 @@ pub async fn upsert_memberships(db: &impl GenericClient, new: &NewMemberships) -
            SET membership = excluded.membership, event_nid = excluded.event_nid, pos = excluded.pos,
                writer_id = excluded.writer_id, sender_sid = excluded.sender_sid, forgotten = false,
                stripped_state = NULL";
-    let NewMemberships { user_sids, room_nids, memberships, event_nids, positions, writers, sender_sids } =
-        new;
+    let NewMemberships {
+        user_sids, room_nids, memberships, event_nids, positions, writers, sender_sids, ..
+    } = new;
     execute(db, SQL, &[user_sids, room_nids, memberships, event_nids, positions, writers, sender_sids])
         .await?;
     Ok(())

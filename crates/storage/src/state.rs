@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use myelin_types::StreamId;
 
-use crate::{GenericClient, Result, Row, execute, query, strings::StringId};
+use crate::{GenericClient, Result, Row, execute, query, query_opt, strings::StringId};
 
 /// Changes of current states, as columns. Of several changes of one key the order of [`StateChanges::push`] counts.
 #[derive(Debug, Default)]
@@ -326,4 +326,109 @@ pub async fn list_changes_at(
         replaced_nid: row.get(5),
     };
     Ok(rows.iter().map(change).collect())
+}
+
+/// What a key of the mainline held at a past position, where that is not known to be what it holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastState {
+    /// The event type, interned.
+    pub type_sid: StringId,
+    /// The state key, interned.
+    pub key_sid: StringId,
+    /// What held then; `None`: nothing.
+    pub event_nid: Option<i64>,
+}
+
+/// The end of statements that tell what keys held: `changed` names the keys, `$1` the room, `$2` the position.
+macro_rules! held {
+    () => {
+        "
+        SELECT k.type_sid, k.key_sid, held.event_nid
+          FROM changed k
+          LEFT JOIN LATERAL (
+               SELECT event_nid FROM room_state s
+                WHERE s.room_nid = $1 AND s.type_sid = k.type_sid AND s.key_sid = k.key_sid AND since <= $2
+                UNION ALL
+               SELECT event_nid FROM room_state_past p
+                WHERE p.room_nid = $1 AND p.type_sid = k.type_sid AND p.key_sid = k.key_sid
+                  AND since <= $2 AND until > $2) AS held ON true"
+    };
+}
+
+/// How a room's mainline after the position `at` differs from what holds now; some of the keys may hold the same again.
+/// Costs as much as has changed since then, unless forks met meanwhile.
+pub async fn list_differences(
+    db: &impl GenericClient,
+    room_nid: i64,
+    at: StreamId,
+) -> Result<Vec<PastState>> {
+    const FORKS_MET: &str = "
+        SELECT 1 FROM events WHERE room_nid = $1 AND pos > $2 AND flags & 64 <> 0 LIMIT 1";
+    /// Only the events themselves changed the state.
+    const FEW: &str = concat!(
+        "WITH changed AS (
+            SELECT DISTINCT type_sid, state_key_sid AS key_sid FROM events
+             WHERE room_nid = $1 AND pos > $2 AND flags & 8 <> 0)",
+        held!()
+    );
+    /// Anything may have changed with any event.
+    const ALL: &str = concat!(
+        "WITH changed AS (
+            SELECT type_sid, key_sid FROM room_state WHERE room_nid = $1 AND since > $2
+             UNION
+            SELECT type_sid, key_sid FROM room_state_past WHERE room_nid = $1 AND until > $2)",
+        held!()
+    );
+    let forks_met = query_opt(db, FORKS_MET, &[&room_nid, &at.0]).await?.is_some();
+    let rows = query(db, if forks_met { ALL } else { FEW }, &[&room_nid, &at.0]).await?;
+    let past = |row: &Row| PastState { type_sid: row.get(0), key_sid: row.get(1), event_nid: row.get(2) };
+    Ok(rows.iter().map(past).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::TestClient;
+
+    #[tokio::test]
+    async fn a_past_state_is_told_by_its_differences_whether_or_not_forks_met() {
+        let db = TestClient::new().await;
+        let new = |key_sid, event_nid, replaces| NewState {
+            room_nid: 1,
+            type_sid: 7,
+            key_sid,
+            event_nid,
+            replaces,
+        };
+        // Key 1 changes twice, key 2 comes, key 3 goes, key 4 stays.
+        let steps = [
+            (1, new(1, Some(11), false)),
+            (2, new(3, Some(13), false)),
+            (3, new(4, Some(14), false)),
+            (4, new(1, Some(21), true)),
+            (5, new(2, Some(22), false)),
+            (6, new(3, None, true)),
+            (7, new(1, Some(31), true)),
+        ];
+        for (at, step) in &steps {
+            let mut changes = StateChanges::default();
+            changes.push(StreamId(*at), step);
+            change_state(&*db, &changes).await.unwrap();
+            const SQL: &str = "
+                INSERT INTO events (room_nid, event_nid, pos, depth, sender_sid, type_sid, state_key_sid,
+                                    origin_server_ts, writer_id, flags, event_id, json)
+                VALUES (1, $1, $1, 1, 1, 7, $2, 1, 1, 8, '', '')";
+            execute(&*db, SQL, &[at, &step.key_sid]).await.unwrap();
+        }
+        for fork in [false, true] {
+            if fork {
+                execute(&*db, "UPDATE events SET flags = 64 WHERE pos = 7", &[]).await.unwrap();
+            }
+            let mut differences = list_differences(&*db, 1, StreamId(4)).await.unwrap();
+            differences.sort_by_key(|past| past.key_sid);
+            let told: Vec<_> = differences.iter().map(|past| (past.key_sid, past.event_nid)).collect();
+            assert_eq!(told, [(1, Some(21)), (2, None), (3, Some(13))], "forks met: {fork}");
+            assert!(list_differences(&*db, 1, StreamId(7)).await.unwrap().is_empty());
+        }
+    }
 }

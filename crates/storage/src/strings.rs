@@ -31,6 +31,11 @@ impl Strings {
         Some(ids)
     }
 
+    /// As [`Strings::cached`], for any number of strings.
+    pub fn cached_all(&self, values: &[&str]) -> Option<Vec<StringId>> {
+        values.iter().map(|value| self.by_value.get(*value)).collect()
+    }
+
     /// The number of one string, which is interned if it is new.
     pub async fn intern(&self, db: &impl GenericClient, value: &str) -> Result<StringId> {
         if let Some(id) = self.by_value.get(value) {

@@ -15,8 +15,9 @@ use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedTransactionId,
     events::StateEventType,
 };
+use smallvec::SmallVec;
 
-use super::Resident;
+use super::{Head, Resident};
 use crate::{
     EventNid, EventRow, PushOutcome, Redacted, Relation, RoomError, StateChange,
     rooms::Engine,
@@ -85,12 +86,25 @@ impl Resident {
             flags: flags_of(&pdu, engine) | if pdu.is_state() { flags::CURRENT_STATE } else { 0 },
             ..Writing::default()
         };
+        // Forward extremities that did not fit stay; their state is part of the current one all the same.
+        let left = self.heads_by_depth().skip(MAX_PREV_EVENTS).map(|head| head.event_id().clone());
+        let left: Vec<OwnedEventId> = left.chain([pdu.event_id().clone()]).collect();
+        row.writing.heads = (left.len() > 1).then_some(left);
         row.sent_by = draft.sent_by;
         if let Some((target, nid)) = draft.redacts {
             row.redacts = self.redaction(&pdu, &target, nid)?;
         }
         self.complete(engine, &mut row).await?;
         Ok(row)
+    }
+
+    /// The forward extremities, the deepest first.
+    fn heads_by_depth(&self) -> impl Iterator<Item = &Head> {
+        let mut heads: SmallVec<[&Head; 4]> = self.heads.iter().collect();
+        if heads.len() > 1 {
+            heads.sort_by_key(|head| std::cmp::Reverse(head.pdu.depth()));
+        }
+        heads.into_iter()
     }
 
     fn build(
@@ -101,7 +115,7 @@ impl Resident {
     ) -> Result<Pdu, RoomError> {
         let fetch_state = |event_type: &StateEventType, key: &str| self.pdu(event_type, key).cloned();
         let auth_events = auth::auth_events_for(&template, self.rules, fetch_state)?;
-        let heads = self.heads.iter().take(MAX_PREV_EVENTS);
+        let heads = self.heads_by_depth().take(MAX_PREV_EVENTS);
         let prev_events =
             heads.map(|head| EventReference::to(&head.pdu)).collect::<Result<Vec<_>, MalformedEvent>>()?;
         let auth_references = auth_events

@@ -2,7 +2,7 @@
 
 use myelin_events::{Rules, rules};
 use myelin_storage::{
-    Client, StorageError,
+    Client, StorageError, event_graph,
     events::{self, StoredEvent},
     rooms::{self, RoomRow},
 };
@@ -27,22 +27,24 @@ pub(crate) async fn load(
     now_ms: u64,
 ) -> Result<Resident, RoomError> {
     let room = rooms::get_room(client, room_id.as_str()).await?.ok_or(RoomError::UnknownRoom)?;
-    let (version, rules) = version_of(&room)?;
+    let rules = rules_of(&room)?;
     let room_nid = room.room_nid;
     let since_ms = i64::try_from(now_ms.saturating_sub(REMEMBERED_MS)).unwrap_or(i64::MAX);
     let limit = i64::try_from(REMEMBERED).unwrap_or(i64::MAX);
     // On one connection these are sent together.
-    let (state, last, transactions) = tokio::try_join!(
+    let (state, last, transactions, gaps) = tokio::try_join!(
         events::list_current_state_events(client, room_nid),
         events::get_last_event(client, room_nid),
         events::list_transactions(client, room_nid, since_ms, limit),
+        event_graph::list_backward_extremities(client, room_nid),
     )?;
-    let mut resident = Resident::new(RoomNid(room_nid), room_id.to_owned(), version, rules);
+    let mut resident = Resident::new(RoomNid(room_nid), room_id.to_owned(), rules);
     resident.is_blocked = room.is_blocked;
-    set_state(&mut resident, numbers, server_name, state).await?;
+    set_state(client, &mut resident, numbers, server_name, state).await?;
     if let Some(last) = last {
         resident.heads = heads(client, &resident, &last).await?;
     }
+    resident.gaps = gaps.into_iter().filter_map(|id| OwnedEventId::try_from(id).ok()).collect();
     for transaction in transactions {
         let Ok(event_id) = OwnedEventId::try_from(transaction.event_id.as_str()) else { continue };
         let key = TransactionKey::new(transaction.sender_sid, &transaction.device_id, &transaction.txn_id);
@@ -52,15 +54,16 @@ pub(crate) async fn load(
     Ok(resident)
 }
 
-fn version_of(room: &RoomRow) -> Result<(RoomVersionId, Rules), StorageError> {
+fn rules_of(room: &RoomRow) -> Result<Rules, StorageError> {
     let version = RoomVersionId::try_from(room.room_version.as_str()).ok();
     version
-        .and_then(|version| Some((version.clone(), rules(&version)?)))
+        .and_then(|version| rules(&version))
         .ok_or_else(|| StorageError::Inconsistent(format!("room version {}", room.room_version)))
 }
 
 /// Takes the state in as if it had changed to this.
 async fn set_state(
+    client: &Client,
     resident: &mut Resident,
     numbers: &Numbers,
     server_name: &ruma::ServerName,
@@ -75,7 +78,7 @@ async fn set_state(
     for ((pdu, _), event_type) in held.iter().zip(&types) {
         strings.extend([event_type, pdu.state_key().unwrap_or_default(), pdu.sender().as_str()]);
     }
-    let ids = numbers.all_strings(&strings).await?;
+    let ids = numbers.all_strings_on(client, &strings).await?;
     for ((pdu, nid), ids) in held.into_iter().zip(ids.chunks_exact(3)) {
         let event_type = pdu.event_type().to_string().into();
         let state_key: Box<str> = pdu.state_key().unwrap_or_default().into();

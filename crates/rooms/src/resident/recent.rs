@@ -6,6 +6,7 @@ use std::{
 };
 
 use myelin_events::Pdu;
+use myelin_storage::events::flags;
 use ruma::{EventId, OwnedEventId};
 
 use crate::{EventNid, EventRow};
@@ -18,18 +19,28 @@ pub(crate) struct RecentEvent {
     pub pdu: Arc<Pdu>,
     pub nid: EventNid,
     pub thread_id: Option<OwnedEventId>,
+    /// The version of the current state that is the state after it, if it was ever that.
+    pub state_after: Option<u64>,
     /// See [`myelin_storage::events::flags`].
     pub flags: i16,
 }
 
 impl RecentEvent {
-    pub fn of(row: &EventRow) -> Self {
+    pub fn of(row: &EventRow, state_after: Option<u64>) -> Self {
         Self {
             pdu: row.pdu.clone(),
             nid: row.nid,
             thread_id: row.thread_id.clone(),
+            state_after,
             flags: row.writing.flags,
         }
+    }
+}
+
+impl RecentEvent {
+    /// Whether it is part of the timeline.
+    pub fn is_shown(&self) -> bool {
+        self.flags & (flags::OUTLIER | flags::REJECTED | flags::SOFT_FAILED) == 0
     }
 }
 

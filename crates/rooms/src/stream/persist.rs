@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use myelin_push::PushBits;
 use myelin_replication::{Stamped, Stream};
 use myelin_storage::{
-    Client, Result, Transaction, aliases, events, memberships, relations,
+    Client, Result, Transaction, aliases, event_graph, events, memberships, relations,
     rooms::{self, RoomRow},
     state,
 };
@@ -23,9 +23,13 @@ impl Stream for EventStream {
         for row in rows {
             insert_room(transaction, row).await?;
         }
-        insert_events(transaction, rows).await?;
-        change_state(transaction, rows).await?;
-        relate(transaction, rows).await?;
+        // These don't touch the same rows, so their statements go to the server without waiting for each other.
+        tokio::try_join!(
+            insert_events(transaction, rows),
+            change_state(transaction, rows),
+            relate(transaction, rows),
+            move_backward_extremities(transaction, rows),
+        )?;
         redact(transaction, rows).await
     }
 
@@ -216,6 +220,25 @@ async fn relate(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Re
         true => Ok(()),
         false => relations::insert_relations(transaction, &new).await,
     }
+}
+
+async fn move_backward_extremities(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+    let closed: Vec<&EventRow> =
+        rows.iter().map(|row| &row.row).filter(|row| row.writing.closes_gap).collect();
+    let missing: Vec<(i64, &str)> = rows
+        .iter()
+        .flat_map(|row| row.row.writing.missing_prevs.iter().map(|id| (row.row.room_nid.0, id.as_str())))
+        .collect();
+    if !missing.is_empty() {
+        let (rooms, ids): (Vec<i64>, Vec<&str>) = missing.into_iter().unzip();
+        event_graph::insert_backward_extremities(transaction, &rooms, &ids).await?;
+    }
+    if !closed.is_empty() {
+        let rooms: Vec<i64> = closed.iter().map(|row| row.room_nid.0).collect();
+        let ids: Vec<&str> = closed.iter().map(|row| row.pdu.event_id().as_str()).collect();
+        event_graph::delete_backward_extremities(transaction, &rooms, &ids).await?;
+    }
+    Ok(())
 }
 
 async fn redact(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {

@@ -2,7 +2,11 @@
 
 mod create;
 mod memberships;
+mod orders;
 mod read;
+mod receive;
+mod remote;
+mod residency;
 mod send;
 mod state_store;
 mod upgrade;

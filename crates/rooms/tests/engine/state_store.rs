@@ -26,7 +26,7 @@ async fn a_membership_change_takes_few_bytes_of_state() {
     }
     let per_change = (world.count(size).await - before) / CHANGES;
     println!("{per_change} bytes of state per membership change");
-    assert!(per_change <= 300, "{per_change} bytes per membership change");
+    assert!(per_change <= 220, "{per_change} bytes per membership change");
 }
 
 #[tokio::test]

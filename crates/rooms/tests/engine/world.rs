@@ -14,7 +14,7 @@ use myelin_rooms::{
     ChangeMembership, CreateRoom, EventRow, EventStream, MemberProfile, MembershipAction, Profiles,
     RoomError, Rooms, RoomsOptions, SendEvent,
 };
-use myelin_storage::strings::Strings;
+use myelin_storage::{Database, DatabaseOptions, strings::Strings};
 use myelin_testing::MigratedDatabase;
 use myelin_types::{Clock, ManualClock};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, owned_server_name};
@@ -55,6 +55,8 @@ impl Profiles for Names {
 pub struct World {
     pub database: Arc<MigratedDatabase>,
     pub rooms: Rooms,
+    /// What the engine reads through; commits have a pool of their own.
+    pub reading: Database,
     pub feed: Feed<EventStream>,
     pub clock: ManualClock,
     seen: Arc<Mutex<Vec<Stamped<EventRow>>>>,
@@ -84,8 +86,12 @@ impl World {
         let clock = ManualClock::starting_at(1_700_000_000_000);
         options.clock = Clock::Manual(clock.clone());
         configure(&mut options);
+        let mut reading = DatabaseOptions::from_address(database.url()).unwrap();
+        reading.max_connections = 4;
+        reading.wait_timeout = Duration::from_secs(2);
+        let reading = Database::new(reading).unwrap();
         let rooms = Rooms::start(
-            pool,
+            reading.clone(),
             &session,
             writer,
             Strings::new(10_000),
@@ -95,7 +101,7 @@ impl World {
         )
         .await
         .unwrap();
-        Self { database, rooms, feed, clock, seen }
+        Self { database, rooms, reading, feed, clock, seen }
     }
 
     /// The process ends and another begins.
