@@ -6,7 +6,7 @@ use myelin_rooms::RoomError;
 use ruma::api::{
     client::{
         alias::{create_alias, delete_alias, get_alias},
-        directory::set_room_visibility,
+        directory::{get_room_visibility, set_room_visibility},
         room::Visibility,
     },
     error::ErrorKind,
@@ -21,6 +21,7 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(create);
     routes.add(get);
     routes.add(delete);
+    routes.add(get_visibility);
     routes.add(set_visibility);
 }
 
@@ -60,6 +61,16 @@ async fn delete(
     user.require_not_suspended()?;
     app.rooms.delete_alias(&user.user_id, &request.room_alias, user.flags.is_admin).await.map_err(api)?;
     Ok(delete_alias::v3::Response::new())
+}
+
+async fn get_visibility(
+    app: App,
+    _: Anyone,
+    request: get_room_visibility::v3::Request,
+) -> Result<get_room_visibility::v3::Response, ApiError> {
+    let is_public = app.rooms.is_public(&request.room_id).await.map_err(api)?;
+    let visibility = if is_public { Visibility::Public } else { Visibility::Private };
+    Ok(get_room_visibility::v3::Response::new(visibility))
 }
 
 async fn set_visibility(

@@ -13,7 +13,7 @@ use myelin_push::{PushRules, PushRulesRow, PushRulesStream};
 use myelin_replication::{Feed, Stamped};
 use myelin_rooms::{
     EventStream,
-    read::{RoomReader, Viewer},
+    read::{ReadError, RoomReader, Viewer},
 };
 use myelin_storage::{Database, Result, StorageError, strings::Strings};
 use myelin_types::{Clock, Position};
@@ -263,7 +263,13 @@ impl Aggregations for RoomReader {
         viewer: &'a Viewer,
         events: &'a [Arc<Pdu>],
     ) -> BoxFuture<'a, Result<Vec<(OwnedEventId, String)>>> {
-        Box::pin(Self::bundle(self, viewer, events))
+        Box::pin(async move {
+            match Self::bundle(self, viewer, events).await {
+                Err(ReadError::Storage(error)) => Err(error),
+                Err(other) => Err(StorageError::Inconsistent(other.to_string())),
+                Ok(bundles) => Ok(bundles),
+            }
+        })
     }
 }
 
