@@ -16,6 +16,13 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(send);
     routes.add(set_state);
     routes.add(redact);
+    // An empty state key may be left out, and the slash before it too.
+    for prefix in ["r0", "v3"] {
+        let without_key = format!("/_matrix/client/{prefix}/rooms/{{room_id}}/state/{{event_type}}");
+        let with_key = format!("{without_key}/{{state_key}}");
+        routes.alias(format!("{without_key}/"), with_key.clone());
+        routes.alias(without_key, with_key);
+    }
 }
 
 fn event(

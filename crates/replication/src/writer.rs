@@ -8,7 +8,7 @@ use std::{
 };
 
 use myelin_leases::Session;
-use myelin_storage::{Database, StorageError, Transaction, streams};
+use myelin_storage::{Database, StorageError, Transaction, pipelined, streams};
 use myelin_types::StreamId;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
@@ -369,7 +369,7 @@ impl<S: Stream> Committer<S> {
             let rows: &[Stamped<S::Row>] = stamped;
             let persist = S::persist(&transaction, rows);
             let advance = streams::advance(&transaction, S::NAME, writer, epoch, rows[last].id);
-            ((), writers) = tokio::try_join!(persist, advance)?;
+            ((), writers) = pipelined(persist, advance).await?;
         } else {
             self.session.check_fence(&transaction).await?;
         }

@@ -22,6 +22,7 @@ pub mod key_backups;
 pub mod memberships;
 mod migrate;
 pub mod one_time_keys;
+mod pipeline;
 pub mod presence;
 pub mod push_rules;
 pub mod receipts;
@@ -43,4 +44,5 @@ pub use database::{
 pub use deadpool_postgres::GenericClient;
 pub use error::{Result, StorageError};
 pub use migrate::{migrate, migrations_fingerprint};
+pub use pipeline::pipelined;
 pub use tokio_postgres::{Row, types::ToSql};

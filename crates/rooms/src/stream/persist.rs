@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use myelin_push::PushBits;
 use myelin_replication::{Stamped, Stream};
 use myelin_storage::{
-    Client, Result, Transaction, aliases, event_graph, events, memberships, relations,
+    Client, Result, Transaction, aliases, event_graph, events, memberships, pipelined, relations,
     rooms::{self, RoomRow},
     state,
 };
@@ -24,12 +24,9 @@ impl Stream for EventStream {
             insert_room(transaction, row).await?;
         }
         // These don't touch the same rows, so their statements go to the server without waiting for each other.
-        tokio::try_join!(
-            insert_events(transaction, rows),
-            change_state(transaction, rows),
-            relate(transaction, rows),
-            move_backward_extremities(transaction, rows),
-        )?;
+        let events = pipelined(insert_events(transaction, rows), change_state(transaction, rows));
+        let links = pipelined(relate(transaction, rows), move_backward_extremities(transaction, rows));
+        pipelined(events, links).await?;
         redact(transaction, rows).await
     }
 
