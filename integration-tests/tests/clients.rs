@@ -59,7 +59,6 @@ impl Conversation {
 }
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn a_third_device_is_verified_by_emoji_and_reads_history_from_the_key_backup() {
     let mut conversation = Conversation::new().await;
     // One key for each sender.
@@ -83,7 +82,6 @@ async fn a_third_device_is_verified_by_emoji_and_reads_history_from_the_key_back
 }
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn a_recovery_key_verifies_a_third_device_and_opens_the_key_backup_while_the_others_are_gone() {
     let mut conversation = Conversation::new().await;
     conversation.alice.call("await_backup", json!({ "keys": 2 })).await;

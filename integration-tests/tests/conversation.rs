@@ -4,7 +4,6 @@ use myelin_integration_tests::Server;
 use serde_json::json;
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn an_invited_friend_joins_and_both_see_what_is_said() {
     let server = Server::start_default().await;
     let alice = server.register("alice").await;
@@ -32,7 +31,6 @@ async fn an_invited_friend_joins_and_both_see_what_is_said() {
 }
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn a_waiting_sync_answers_when_something_is_said() {
     let server = Server::start_default().await;
     let alice = server.register("alice").await;
@@ -47,7 +45,6 @@ async fn a_waiting_sync_answers_when_something_is_said() {
 }
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn a_message_sent_twice_under_one_transaction_id_is_one_event() {
     let server = Server::start_default().await;
     let alice = server.register("alice").await;
@@ -61,7 +58,6 @@ async fn a_message_sent_twice_under_one_transaction_id_is_one_event() {
 }
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn data_outlive_a_clean_stop() {
     let mut server = Server::start_default().await;
     let alice = server.register("alice").await;

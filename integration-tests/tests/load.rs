@@ -8,7 +8,6 @@ use myelin_integration_tests::{
 const HUNDRED_ROOMS: Plan = Plan { users: 20, rooms: 100, members: 4, senders: 3, messages: 10 };
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
     let server = Server::start_default().await;
     let load = Load::prepare(&server, HUNDRED_ROOMS).await;
@@ -20,7 +19,6 @@ async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
 }
 
 #[tokio::test]
-#[ignore = "there are no accounts and rooms yet"]
 async fn a_hundred_rooms_keep_every_acknowledged_event_when_the_server_is_killed_in_the_middle() {
     let mut server = Server::start_default().await;
     let load = Load::prepare(&server, HUNDRED_ROOMS).await;
