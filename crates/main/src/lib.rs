@@ -11,6 +11,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 pub use failure::Failure;
+use myelin_admin_api::AdminApi;
 use myelin_client_api::App;
 use myelin_config::Config;
 use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
@@ -83,6 +84,9 @@ async fn serve(
     let mut server = Server::new(ServerOptions::default(), Draining::default());
     server.mount(Resource::Health, health_routes(move || conditions(&readiness)));
     server.mount(Resource::Metrics, metrics_routes(telemetry.renderer()));
+    let secret = config.registration.registration_shared_secret.clone();
+    let admin_api = AdminApi::new(app.accounts.clone(), config.server.server_name.as_str(), secret);
+    server.mount(Resource::Client, myelin_admin_api::routes(admin_api).build());
     server.mount(Resource::Client, myelin_client_api::routes(app).build());
     let server = server.start(&listeners::compose(config)).map_err(Failure::of(Exit::Listener))?;
     let _pid_file = failure::PidFile::write(config.server.pid_file.as_deref())
