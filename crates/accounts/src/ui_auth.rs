@@ -78,6 +78,9 @@ pub enum UiAuthError {
     /// The session is for another request.
     #[error("the requested operation has changed during the session")]
     OperationChanged,
+    /// Somebody else than the user who is logged in tries to confirm.
+    #[error("only the user who is logged in can confirm this")]
+    OtherUser,
     /// Too many passwords are being hashed: try again later.
     #[error("too many passwords are being hashed")]
     Overloaded,
@@ -264,7 +267,7 @@ impl Accounts {
                 };
                 match claimed {
                     Some(user) if user.as_str().eq_ignore_ascii_case(login.user_id.as_str()) => {}
-                    _ => return Ok(Stage::Failed("Only the user who is logged in can confirm this")),
+                    _ => return Err(UiAuthError::OtherUser),
                 }
                 match self.check_password(&login.user_id, &data.password).await {
                     Ok(_) => Ok(Stage::Passed(None)),
@@ -391,9 +394,8 @@ mod tests {
         let bob = fixture.accounts.register(account).await.unwrap();
         let login = login(&fixture).await;
         let data = AuthData::Password(uiaa::Password::new(bob.into(), "bob's".to_owned()));
-        let outcome =
-            fixture.accounts.ui_auth(request(Some(&login), PASSWORD_FLOW), Some(&data)).await.unwrap();
-        assert!(incomplete(outcome).auth_error.is_some());
+        let outcome = fixture.accounts.ui_auth(request(Some(&login), PASSWORD_FLOW), Some(&data)).await;
+        assert!(matches!(outcome, Err(UiAuthError::OtherUser)));
     }
 
     #[tokio::test]

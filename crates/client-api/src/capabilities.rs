@@ -1,16 +1,17 @@
 //! What this server offers: `GET /_matrix/client/v3/capabilities`
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation)).
 
-use myelin_http::{ApiError, Routes};
+use myelin_http::{ApiError, JsonBody, Routes};
 use ruma::{
     RoomVersionId,
     api::client::discovery::get_capabilities::v3::{
         AccountModerationCapability, Capabilities, ChangePasswordCapability, ForgetForcedUponLeaveCapability,
-        GetLoginTokenCapability, ProfileFieldsCapability, Request, Response, RoomVersionStability,
+        GetLoginTokenCapability, ProfileFieldsCapability, Request, RoomVersionStability,
         RoomVersionsCapability, ThirdPartyIdChangesCapability,
     },
     profile::ProfileFieldName,
 };
+use serde_json::json;
 
 use crate::{App, LocalUser};
 
@@ -35,12 +36,11 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
 }
 
 #[expect(deprecated, reason = "clients from before Matrix 1.16 look at nothing else")]
-async fn get_capabilities(app: App, user: LocalUser, _: Request) -> Result<Response, ApiError> {
+async fn get_capabilities(app: App, user: LocalUser, _: Request) -> Result<JsonBody, ApiError> {
     let settings = &app.settings;
     let users = &settings.users;
     let available = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
     let mut capabilities = Capabilities::new();
-    capabilities.change_password = ChangePasswordCapability::new(settings.has_password_login());
     capabilities.room_versions =
         RoomVersionsCapability::new(settings.rooms.default_room_version.clone(), available.into());
     capabilities.set_displayname.enabled = users.enable_set_displayname;
@@ -55,7 +55,11 @@ async fn get_capabilities(app: App, user: LocalUser, _: Request) -> Result<Respo
     let mut moderation = AccountModerationCapability::default();
     (moderation.lock, moderation.suspend) = (user.flags.is_admin, user.flags.is_admin);
     capabilities.account_moderation = moderation;
-    Ok(Response::new(capabilities))
+    let mut capabilities = json!({ "capabilities": capabilities });
+    // ruma leaves it out where passwords can be changed, which is what its absence means; some clients look for it.
+    capabilities["capabilities"]["m.change_password"] =
+        json!(ChangePasswordCapability::new(settings.has_password_login()));
+    Ok(JsonBody(capabilities.to_string().into()))
 }
 
 fn profile_fields(users: &myelin_config::Users) -> ProfileFieldsCapability {
@@ -93,6 +97,7 @@ mod tests {
         );
         assert_eq!(found["m.set_displayname"], json!({ "enabled": false }));
         assert_eq!(found["m.profile_fields"], json!({ "enabled": true, "disallowed": ["displayname"] }));
+        assert_eq!(found["m.change_password"], json!({ "enabled": true }));
         assert_eq!(found["m.3pid_changes"], json!({ "enabled": false }));
     }
 }

@@ -168,6 +168,7 @@ impl IntoApiError for UiAuthError {
             Self::OperationChanged => {
                 ApiError::forbidden("The requested operation has changed during the authentication session")
             }
+            Self::OtherUser => ApiError::forbidden("Only the user who is logged in can confirm this"),
             Self::Overloaded => overloaded(),
             Self::Storage(error) => api(error),
         }

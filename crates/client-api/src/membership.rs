@@ -1,6 +1,6 @@
 //! Who is in a room ([spec](https://spec.matrix.org/v1.19/client-server-api/#room-membership)).
 
-use myelin_http::{ApiError, Routes};
+use myelin_http::{ApiError, RequestHead, Routes};
 use myelin_rooms::{ChangeMembership, MembershipAction, RoomError};
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomOrAliasId,
@@ -15,12 +15,15 @@ use ruma::{
         error::ErrorKind,
     },
 };
+use serde_json::{Map, Value as JsonValue};
 
 use crate::{
     App, GuestOrUser, LocalUser, LoggedInCaller,
     create_room::{require_may_invite, threepids_refused},
     error::{api, in_room},
 };
+
+type JsonObject = Map<String, JsonValue>;
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(join);
@@ -54,8 +57,9 @@ async fn join(
     app: App,
     user: GuestOrUser,
     request: join_room_by_id::v3::Request,
+    head: RequestHead,
 ) -> Result<join_room_by_id::v3::Response, ApiError> {
-    let room_id = join_room(&app, &user, request.room_id, request.reason).await?;
+    let room_id = join_room(&app, &user, &head, request.room_id, request.reason).await?;
     Ok(join_room_by_id::v3::Response::new(room_id))
 }
 
@@ -63,24 +67,40 @@ async fn join_by_alias(
     app: App,
     user: GuestOrUser,
     request: join_room_by_id_or_alias::v3::Request,
+    head: RequestHead,
 ) -> Result<join_room_by_id_or_alias::v3::Response, ApiError> {
     let room_id = find(&app, &request.room_id_or_alias).await?;
-    let room_id = join_room(&app, &user, room_id, request.reason).await?;
+    let room_id = join_room(&app, &user, &head, room_id, request.reason).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
 async fn join_room(
     app: &App,
     user: &GuestOrUser,
+    head: &RequestHead,
     room_id: OwnedRoomId,
     reason: Option<String>,
 ) -> Result<OwnedRoomId, ApiError> {
     user.require_not_suspended()?;
     app.limits.join_local.check(&user.user_id)?;
     app.limits.join_per_room.check(&room_id)?;
-    let change = own(user, room_id.clone(), MembershipAction::Join, reason);
+    let mut change = own(user, room_id.clone(), MembershipAction::Join, reason);
+    change.content = further_content(head)?;
     app.rooms.change_membership(change).await.map_err(api)?;
     Ok(room_id)
+}
+
+/// What the body of a join has beyond what the specification gives a meaning: clients mark their member events so.
+fn further_content(head: &RequestHead) -> Result<JsonObject, ApiError> {
+    if head.body().is_empty() {
+        return Ok(JsonObject::new());
+    }
+    let mut body: JsonObject =
+        serde_json::from_slice(head.body()).map_err(|error| ApiError::from_json(&error))?;
+    for known in ["reason", "third_party_signed", "membership", "join_authorised_via_users_server"] {
+        body.remove(known);
+    }
+    Ok(body)
 }
 
 /// The room that is meant. Other servers are asked once there is federation.
@@ -214,6 +234,10 @@ mod tests {
         let (status, body) = app.post(by_alias, Some(&bob), Value::Null).await;
         assert_eq!((status, &body["room_id"]), (200, &json!(room_id)));
         act(&bob, "forget", json!({}), 400, "M_UNKNOWN").await;
+        act(&bob, "join", json!({ "org.example.mood": "merry" }), 200, "").await;
+        let path = room(&room_id, "state/m.room.member/@bob:example.org");
+        let (_, content) = app.get(&path, Some(&bob)).await;
+        assert_eq!(content["org.example.mood"], "merry");
         act(&bob, "kick", json!({ "user_id": "@alice:example.org" }), 403, "M_FORBIDDEN").await;
         act(&alice, "kick", target.clone(), 200, "").await;
         act(&bob, "join", json!({}), 403, "M_FORBIDDEN").await;

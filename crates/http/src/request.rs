@@ -204,7 +204,15 @@ impl RawRequest {
 /// Bodies are JSON objects (<https://spec.matrix.org/v1.19/client-server-api/#api-standards>), but serde takes an
 /// array for a struct without a word, and what ruma passes on unread may be anything. No body at all is as good as
 /// an empty object: older clients send none where the specification later came to want one.
+///
+/// What nothing here reads has to be UTF-8 as well, of which serde does not make sure where it skips.
 pub(crate) fn check_is_object(body: &[u8]) -> Result<(), ApiError> {
+    if std::str::from_utf8(body).is_err() {
+        return Err(ApiError::new(
+            ErrorKind::NotJson,
+            "The request's body is not valid JSON: it is not UTF-8",
+        ));
+    }
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None | Some(b'{') => Ok(()),
         Some(_) => match parse_ignoring(body) {
@@ -274,6 +282,19 @@ pub(crate) mod tests {
         check("/?since=s&access_token=abc&x", &[], Some("abc"));
         check("/?access_token=", &[], None);
         check("/?access_token=query", &[("authorization", "Bearer header")], Some("header"));
+    }
+
+    #[test]
+    fn bodies_are_objects_in_utf_8() {
+        let check = |body: &[u8], errcode: Option<&str>| {
+            let found = check_is_object(body).err().and_then(|error| error.errcode());
+            assert_eq!(found.as_deref(), errcode, "{}", String::from_utf8_lossy(body));
+        };
+        check(b"", None);
+        check(b" {\"a\": 1}", None);
+        check(b"{\"skipped\": \"\x81\"}", Some("M_NOT_JSON"));
+        check(b"[]", Some("M_BAD_JSON"));
+        check(b"[", Some("M_NOT_JSON"));
     }
 
     #[test]

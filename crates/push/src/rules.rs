@@ -299,7 +299,6 @@ impl PushRules {
         actions: Vec<Action>,
     ) -> Result<(), PushRuleError> {
         self.change(user_id, move |rules| {
-            let actions = ruleset::current_actions(actions);
             rules.set_actions(kind, &rule_id, actions).map_err(|_| PushRuleError::NotFound)
         })
         .await

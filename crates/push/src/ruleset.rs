@@ -80,7 +80,7 @@ pub(crate) fn put(
         // ruma's positions are off, or out of bounds, for a rule that is there already.
         rules.remove(kind.clone(), &rule_id).map_err(|_| PushRuleError::NotFound)?;
     }
-    rules.insert(without_historical_actions(rule), after, before)?;
+    rules.insert(rule, after, before)?;
     if let Some(enabled) = former {
         rules.set_enabled(kind, &rule_id, enabled).map_err(|_| PushRuleError::NotFound)?;
     }
@@ -97,28 +97,6 @@ pub(crate) fn is_served(kind: &RuleKind) -> bool {
 
 fn own_rules(rules: &Ruleset) -> usize {
     rules.iter().filter(|rule| !rule.is_server_default()).count()
-}
-
-/// Without the actions that were taken out of the specification
-/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#historical-actions)).
-pub(crate) fn current_actions(mut actions: Vec<Action>) -> Vec<Action> {
-    actions.retain(|action| {
-        let name = serde_json::to_value(action).unwrap_or_default();
-        !matches!(name.as_str(), Some("dont_notify" | "coalesce"))
-    });
-    actions
-}
-
-fn without_historical_actions(mut rule: NewPushRule) -> NewPushRule {
-    let actions = match &mut rule {
-        NewPushRule::Override(rule) | NewPushRule::Underride(rule) => &mut rule.actions,
-        NewPushRule::Content(rule) => &mut rule.actions,
-        NewPushRule::Room(rule) => &mut rule.actions,
-        NewPushRule::Sender(rule) => &mut rule.actions,
-        _ => return rule,
-    };
-    *actions = current_actions(std::mem::take(actions));
-    rule
 }
 
 #[cfg(test)]
@@ -193,13 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_rule_stays_disabled_and_historical_actions_go() {
+    fn a_replaced_rule_stays_disabled() {
         let mut rules = defaults::ruleset(user());
         put(&mut rules, keyword("a"), None, None).unwrap();
         put(&mut rules, keyword("b"), None, None).unwrap();
         rules.set_enabled(RuleKind::Content, "a", false).unwrap();
-        let actions =
-            serde_json::from_str(r#"["dont_notify", "coalesce", {"set_tweak": "highlight"}]"#).unwrap();
+        let actions = serde_json::from_str(r#"["dont_notify"]"#).unwrap();
         let rule = NewPatternedPushRule::new("a".to_owned(), "x".to_owned(), actions);
         put(&mut rules, NewPushRule::Content(rule), None, Some("b")).unwrap();
         let rule = rules.content.get("a").unwrap();

@@ -8,7 +8,11 @@ use std::{
 use myelin_events::relations::contains_url;
 use myelin_rooms::RoomNid;
 use myelin_storage::Result;
-use ruma::{OwnedUserId, events::StateEventType};
+use myelin_types::StreamId;
+use ruma::{
+    OwnedUserId,
+    events::{StateEventType, room::member::MembershipState},
+};
 
 use super::{Context, plan::RoomPlan, summary::Summary};
 use crate::{
@@ -31,15 +35,15 @@ enum Extent {
 }
 
 impl Context<'_> {
-    fn extent(&self, plan: &RoomPlan, selection: &Selection) -> Extent {
-        let was_in = |selection: &Selection| {
-            selection.events.last().is_some_and(|last| {
-                let change = last.event.membership_change(self.user_id().as_str());
-                change.is_none_or(|(before, _)| before == ruma::events::room::member::MembershipState::Join)
-            })
+    fn extent(&self, plan: &RoomPlan, inner: &Inner) -> Extent {
+        let was_in = |left_at: StreamId| {
+            let leaving = inner.events.iter().rev().find(|event| event.pos == left_at);
+            leaving
+                .and_then(|event| event.membership_change(self.user_id().as_str()))
+                .is_some_and(|(before, _)| before == MembershipState::Join)
         };
         // Whoever declines an invite must not learn of the room in that way.
-        if plan.left_at.is_some() && !was_in(selection) {
+        if plan.left_at.is_some_and(|left_at| !was_in(left_at)) {
             return Extent::Nothing;
         }
         if plan.is_new || self.request.full_state { Extent::Full } else { Extent::Changes }
@@ -53,7 +57,7 @@ impl Context<'_> {
         for (plan, selection) in plans.iter().zip(selections) {
             let inner = plan.room.inner.read();
             let has_all = inner.state.has_others() && (lazy || inner.state.has_all_members());
-            match self.extent(plan, selection) {
+            match self.extent(plan, &inner) {
                 Extent::Full if !has_all => rooms.push(plan.room.clone()),
                 Extent::Changes if selection.limited => match plan.left_at {
                     Some(_) if !has_all => rooms.push(plan.room.clone()),
@@ -89,11 +93,11 @@ impl Context<'_> {
         for ((plan, selection), summary) in plans.iter().zip(selections).zip(summaries) {
             let mut users: HashSet<OwnedUserId> =
                 selection.events.iter().map(|selected| selected.event.event.pdu.sender().clone()).collect();
-            if self.extent(plan, selection) == Extent::Full {
-                users.insert(self.request.user_id.clone());
-            }
             users.extend(summary.iter().flat_map(|summary| summary.heroes.iter().flatten()).cloned());
             let inner = plan.room.inner.read();
+            if self.extent(plan, &inner) == Extent::Full {
+                users.insert(self.request.user_id.clone());
+            }
             let unknown = users.iter().filter(|user_id| !inner.state.knows_member(user_id.as_str()));
             missing.extend(unknown.map(|user_id| (plan.room.clone(), user_id.clone())));
             drop(inner);
@@ -111,11 +115,11 @@ impl Context<'_> {
         gaps: &Gaps,
         members: &HashSet<OwnedUserId>,
     ) -> Vec<Arc<Rendered>> {
-        let extent = self.extent(plan, selection);
+        let inner = plan.room.inner.read();
+        let extent = self.extent(plan, &inner);
         if extent == Extent::Nothing || self.filter().state.passes_nothing(&plan.room.room_id) {
             return Vec::new();
         }
-        let inner = plan.room.inner.read();
         let chooser = Chooser { context: self, plan, selection, inner: &inner };
         let mut state = match extent {
             Extent::Full => chooser.full(members),

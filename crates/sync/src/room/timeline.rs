@@ -150,8 +150,10 @@ impl<'a> Scan<'a> {
 
     /// Goes past an event; whether the user may see it.
     fn step(&mut self, room: &Inner, event: &RoomEvent) -> Result<bool, Missing> {
+        let mut is_own_leaving = false;
         if let Some((before, after)) = event.membership_change(self.user_id.as_str()) {
             self.joined_after |= after == MembershipState::Join;
+            is_own_leaving = matches!(after, MembershipState::Leave | MembershipState::Ban);
             self.membership = before;
         }
         if let Some(visibility) = &mut self.visibility {
@@ -163,8 +165,9 @@ impl<'a> Scan<'a> {
         if !event.shown {
             return Ok(false);
         }
-        // Whoever is in the room sees it, whatever the history visibility.
-        if self.membership == MembershipState::Join {
+        // Whoever is in the room sees it, whatever the history visibility. One's own leaving is
+        // seen by who declined an invite, too: the user's other devices must learn of it.
+        if self.membership == MembershipState::Join || is_own_leaving {
             return Ok(true);
         }
         let visibility = match &self.visibility {
