@@ -22,6 +22,7 @@ mod maintenance;
 mod password;
 mod profile;
 mod registration;
+mod replaced_room;
 mod session;
 mod tags;
 #[cfg(test)]

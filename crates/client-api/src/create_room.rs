@@ -19,7 +19,7 @@ use ruma::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value as JsonValue};
 
-use crate::{App, LocalUser, LoggedInCaller as _, error::api};
+use crate::{App, LocalUser, LoggedInCaller as _, error::api, replaced_room};
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(create);
@@ -47,7 +47,12 @@ async fn create(app: App, user: LocalUser, request: Request) -> Result<Response,
     room.creation_content = object(request.creation_content.as_ref())?;
     room.initial_state = request.initial_state.iter().map(initial_state).collect::<Result<_, _>>()?;
     room.power_level_content_override = object(request.power_level_content_override.as_ref())?;
-    Ok(Response::new(app.rooms.create_room(room).await.map_err(api)?))
+    let replaces = room.creation_content.contains_key("predecessor");
+    let room_id = app.rooms.create_room(room).await.map_err(api)?;
+    if replaces {
+        replaced_room::carry_over(&app, &user, &room_id).await;
+    }
+    Ok(Response::new(room_id))
 }
 
 /// Invites by e-mail address take an identity server, which is not spoken to.
@@ -114,7 +119,9 @@ async fn upgrade(
         new_version: request.new_version,
         additional_creators: request.additional_creators,
     };
-    Ok(upgrade_room::v3::Response::new(app.rooms.upgrade(upgrade).await.map_err(api)?))
+    let room_id = app.rooms.upgrade(upgrade).await.map_err(api)?;
+    replaced_room::carry_over(&app, &user, &room_id).await;
+    Ok(upgrade_room::v3::Response::new(room_id))
 }
 
 #[cfg(test)]
@@ -146,6 +153,27 @@ mod tests {
         assert_eq!(status, 200, "{body}");
         let (_, body_of_alias) = app.get("/_matrix/client/v3/directory/room/%23here:example.org", None).await;
         assert_eq!(body_of_alias["room_id"], body["replacement_room"]);
+    }
+
+    #[tokio::test]
+    async fn settings_go_along_into_the_room_that_replaces_another() {
+        let app = TestApp::new().await;
+        let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+        let old = app.room(&alice, json!({ "preset": "public_chat" })).await;
+        let rule = |room_id: &str| format!("/_matrix/client/v3/pushrules/global/room/{room_id}");
+        for user in [&alice, &bob] {
+            check(app.post(&format!("/_matrix/client/v3/join/{old}"), Some(user), json!({})).await, 200, "");
+            check(app.put(&rule(&old), Some(user), json!({ "actions": ["dont_notify"] })).await, 200, "");
+        }
+        let upgrade = format!("/_matrix/client/v3/rooms/{old}/upgrade");
+        let (_, body) = app.post(&upgrade, Some(&alice), json!({ "new_version": "11" })).await;
+        let new = body["replacement_room"].as_str().expect("a new room");
+        check(app.get(&rule(new), Some(&bob)).await, 404, "M_NOT_FOUND");
+        check(app.post(&format!("/_matrix/client/v3/join/{new}"), Some(&bob), json!({})).await, 200, "");
+        for user in [&alice, &bob] {
+            let (_, body) = app.get(&rule(new), Some(user)).await;
+            assert_eq!(body["actions"], json!(["dont_notify"]));
+        }
     }
 
     #[tokio::test]

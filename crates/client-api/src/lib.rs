@@ -27,6 +27,7 @@ mod pushers;
 mod reading;
 mod register;
 mod relations;
+mod replaced_room;
 mod room_alias;
 mod room_events;
 mod room_members;

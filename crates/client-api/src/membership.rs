@@ -21,6 +21,7 @@ use crate::{
     App, GuestOrUser, LocalUser, LoggedInCaller,
     create_room::{require_may_invite, threepids_refused},
     error::{api, in_room},
+    replaced_room,
 };
 
 type JsonObject = Map<String, JsonValue>;
@@ -87,6 +88,7 @@ async fn join_room(
     let mut change = own(user, room_id.clone(), MembershipAction::Join, reason);
     change.content = further_content(head)?;
     app.rooms.change_membership(change).await.map_err(api)?;
+    replaced_room::carry_over(app, user, &room_id).await;
     Ok(room_id)
 }
 

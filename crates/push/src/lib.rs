@@ -20,6 +20,7 @@ mod event;
 mod outcome;
 mod pattern;
 mod pushers;
+mod replaced;
 mod rules;
 mod ruleset;
 mod stream;

@@ -15,14 +15,14 @@ use myelin_types::{Position, StreamId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{
-    OwnedUserId, UserId,
+    OwnedRoomId, OwnedUserId, UserId,
     push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
 };
 use tracing::warn;
 
 use crate::{
     Audience, PushEvent, PushOutcome, PushRulesRow, PushRulesStream, compile::CompiledRules,
-    evaluate::evaluate, event::EventView, ruleset,
+    evaluate::evaluate, event::EventView, replaced, ruleset,
 };
 
 /// Users whose rules are remembered.
@@ -300,6 +300,31 @@ impl PushRules {
     ) -> Result<(), PushRuleError> {
         self.change(user_id, move |rules| {
             rules.set_actions(kind, &rule_id, actions).map_err(|_| PushRuleError::NotFound)
+        })
+        .await
+    }
+
+    /// Gives a room the rules that a user has for another, which it replaces: those of the kind `room`, and those with a
+    /// condition on the room's id. What the user has for the new room already stays.
+    ///
+    /// # Errors
+    /// If the rules can't be read or written.
+    pub async fn carry_over(
+        &self,
+        user_id: &UserId,
+        old: OwnedRoomId,
+        new: OwnedRoomId,
+    ) -> Result<(), PushRuleError> {
+        if replaced::about_room(&self.ruleset(user_id).await?, &old, &new).is_empty() {
+            return Ok(());
+        }
+        self.change(user_id, move |rules| {
+            for (rule, enabled) in replaced::about_room(rules, &old, &new) {
+                let (kind, rule_id) = (rule.kind(), rule.rule_id().to_owned());
+                ruleset::put(rules, rule, None, None)?;
+                rules.set_enabled(kind, rule_id, enabled).map_err(|_| PushRuleError::NotFound)?;
+            }
+            Ok(())
         })
         .await
     }
