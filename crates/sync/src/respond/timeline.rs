@@ -78,7 +78,13 @@ impl Context<'_> {
         // What could not be found in so many rounds is for /messages to find.
         let end = self.upto.events.minimum();
         let nothing = || Selection { events: Vec::new(), limited: true, start: end, end };
-        Ok(selections.into_iter().map(|selection| selection.unwrap_or_else(nothing)).collect())
+        let mut selections: Vec<_> =
+            selections.into_iter().map(|selection| selection.unwrap_or_else(nothing)).collect();
+        for (plan, selection) in plans.iter().zip(&mut selections) {
+            // What is told of a room that one came into does not follow what the client may know of it from before.
+            selection.limited |= plan.is_new && self.since().is_some();
+        }
+        Ok(selections)
     }
 
     fn read_at_once(&self, room: &Room, at_least: usize, round: usize) -> usize {
