@@ -11,6 +11,7 @@ use myelin_accounts::{
     TagError, UiAuthError,
 };
 use myelin_devices::{BackupError, KeyError, ToDeviceError};
+use myelin_ephemeral::RecordError;
 use myelin_http::ApiError;
 use myelin_push::PushRuleError;
 use myelin_replication::WriteError;
@@ -76,6 +77,15 @@ impl IntoApiError for WriteError {
                 ApiError::invalid_param("The character U+0000 can't be stored")
             }
             Self::Storage(error) => ApiError::internal(error),
+        }
+    }
+}
+
+impl IntoApiError for RecordError {
+    fn into_api_error(self) -> ApiError {
+        match self {
+            Self::Write(error) => api(error),
+            Self::Storage(error) => api(error),
         }
     }
 }

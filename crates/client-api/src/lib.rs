@@ -20,11 +20,13 @@ mod key_backup;
 mod keys;
 mod limits;
 mod membership;
+mod presence;
 mod profile;
 mod public_rooms;
 mod push_rules;
 mod pushers;
 mod reading;
+mod receipt;
 mod register;
 mod relations;
 mod replaced_room;
@@ -43,6 +45,7 @@ mod tag;
 mod testing;
 mod threads;
 mod to_device;
+mod typing;
 mod ui_auth;
 
 pub use adapters::AccountProfiles;
@@ -66,10 +69,12 @@ pub fn routes(app: App) -> Routes<App> {
     key_backup::routes(&mut routes);
     keys::routes(&mut routes);
     membership::routes(&mut routes);
+    presence::routes(&mut routes);
     profile::routes(&mut routes);
     public_rooms::routes(&mut routes);
     push_rules::routes(&mut routes);
     pushers::routes(&mut routes);
+    receipt::routes(&mut routes);
     register::routes(&mut routes);
     relations::routes(&mut routes);
     room_alias::routes(&mut routes);
@@ -84,5 +89,6 @@ pub fn routes(app: App) -> Routes<App> {
     tag::routes(&mut routes);
     threads::routes(&mut routes);
     to_device::routes(&mut routes);
+    typing::routes(&mut routes);
     routes
 }

@@ -58,6 +58,7 @@ async fn set_field(
     require_may_change(&app, &user, &request.user_id, &name)?;
     let value = request.value.value();
     app.accounts.set_profile_field(&user.user_id, name.as_str(), &value).await.map_err(api)?;
+    show_in_rooms(&app, &user, &name);
     Ok(set_profile_field::v3::Response::new())
 }
 
@@ -68,7 +69,16 @@ async fn delete_field(
 ) -> Result<delete_profile_field::v3::Response, ApiError> {
     require_may_change(&app, &user, &request.user_id, &request.field)?;
     app.accounts.delete_profile_field(&user.user_id, request.field.as_str()).await.map_err(api)?;
+    show_in_rooms(&app, &user, &request.field);
     Ok(delete_profile_field::v3::Response::new())
+}
+
+/// Carries what member events show into the rooms of the user
+/// (<https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information>).
+fn show_in_rooms(app: &App, user: &GuestOrUser, field: &ProfileFieldName) {
+    if matches!(field, ProfileFieldName::DisplayName | ProfileFieldName::AvatarUrl) {
+        app.rooms.profile_changed(user.user_id.clone());
+    }
 }
 
 fn require_may_change(

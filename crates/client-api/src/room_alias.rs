@@ -7,13 +7,13 @@ use ruma::api::{
     client::{
         alias::{create_alias, delete_alias, get_alias},
         directory::{get_room_visibility, set_room_visibility},
-        room::Visibility,
+        room::{Visibility, aliases},
     },
     error::ErrorKind,
 };
 
 use crate::{
-    Anyone, App, LocalUser, LoggedInCaller as _,
+    Anyone, App, GuestOrUser, LocalUser, LoggedInCaller as _,
     error::{api, in_room},
 };
 
@@ -21,6 +21,7 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(create);
     routes.add(get);
     routes.add(delete);
+    routes.add(list);
     routes.add(get_visibility);
     routes.add(set_visibility);
 }
@@ -61,6 +62,16 @@ async fn delete(
     user.require_not_suspended()?;
     app.rooms.delete_alias(&user.user_id, &request.room_alias, user.flags.is_admin).await.map_err(api)?;
     Ok(delete_alias::v3::Response::new())
+}
+
+async fn list(
+    app: App,
+    user: GuestOrUser,
+    request: aliases::v3::Request,
+) -> Result<aliases::v3::Response, ApiError> {
+    app.room_reader.require_present(&user.user_id, &request.room_id).await.map_err(api)?;
+    let aliases = app.rooms.list_aliases(&request.room_id).await.map_err(in_room)?;
+    Ok(aliases::v3::Response::new(aliases))
 }
 
 async fn get_visibility(

@@ -28,6 +28,7 @@ mod hierarchy;
 mod json;
 mod members;
 mod messages;
+mod place;
 mod relations;
 mod render;
 mod room;
@@ -45,6 +46,7 @@ pub use self::{
     json::JsonArray,
     members::MembersRequest,
     messages::{Messages, MessagesRequest},
+    place::EventPlace,
     relations::{Related, RelationsRequest, Threads, ThreadsRequest},
     room::RoomInfo,
     summary::SummaryFor,

@@ -1,6 +1,7 @@
 //! [`Rooms`]: the handle, and the rooms that are in memory.
 
 use std::{
+    collections::HashMap,
     ops::DerefMut,
     sync::{
         Arc,
@@ -11,7 +12,8 @@ use std::{
 use myelin_leases::{LeaseError, Session};
 use myelin_replication::StreamWriter;
 use myelin_storage::{Database, strings::Strings};
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
+use parking_lot::Mutex;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UInt};
 
 use crate::{
     EventRow, EventStream, Profiles, PushEvaluator, RoomError, RoomsOptions,
@@ -48,6 +50,8 @@ pub(crate) struct Engine {
     pub push: Arc<dyn PushEvaluator>,
     /// For what would hold a thread for long.
     pub heavy: Heavy,
+    /// The users whose profiles are on their way into rooms; whether they changed again meanwhile.
+    pub profile_changes: Mutex<HashMap<OwnedUserId, bool>>,
     /// When the last room was made, see [`Engine::creation_time`].
     last_creation: AtomicU64,
     /// By shard, whether this process writes it.
@@ -100,6 +104,7 @@ impl Rooms {
             writer,
             profiles,
             push,
+            profile_changes: Mutex::default(),
             last_creation: AtomicU64::new(0),
             held,
             residency,

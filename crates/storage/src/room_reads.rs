@@ -2,7 +2,10 @@
 //!
 //! Nothing here decides who may see what; the callers are given what that takes.
 
-use crate::{GenericClient, Result, Row, events::StoredEvent, query, rooms::RoomRow, strings::StringId};
+use crate::{
+    GenericClient, Result, Row, events::StoredEvent, query, query_one, query_opt, rooms::RoomRow,
+    strings::StringId,
+};
 
 mod directory;
 mod relations;
@@ -92,6 +95,35 @@ pub async fn list_memberships(
         forgotten: row.get(3),
     };
     Ok(query(db, SQL, &[&user_sid, &room_nids]).await?.iter().map(membership).collect())
+}
+
+/// Whether two users are in a room together.
+pub async fn share_a_room(db: &impl GenericClient, one: StringId, other: StringId) -> Result<bool> {
+    const SQL: &str = "
+        SELECT EXISTS (SELECT FROM memberships a JOIN memberships b USING (room_nid)
+                        WHERE a.user_sid = $1 AND b.user_sid = $2 AND a.membership = 1 AND b.membership = 1)";
+    Ok(query_one(db, SQL, &[&one, &other]).await?.get(0))
+}
+
+/// Where an event stands in its room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPlace {
+    /// Its place in the timeline.
+    pub pos: i64,
+    /// The root of the thread that it is part of.
+    pub thread_id: Option<String>,
+}
+
+/// The place of an event that is in a room's timeline.
+pub async fn get_event_place(
+    db: &impl GenericClient,
+    room_nid: i64,
+    event_id: &str,
+) -> Result<Option<EventPlace>> {
+    const SQL: &str =
+        "SELECT pos, thread_id FROM events WHERE event_id = $2 AND room_nid = $1 AND pos IS NOT NULL";
+    let row = query_opt(db, SQL, &[&room_nid, &event_id]).await?;
+    Ok(row.map(|row| EventPlace { pos: row.get(0), thread_id: row.get(1) }))
 }
 
 /// Those of the rooms with these ids that there are, in no order.

@@ -189,7 +189,7 @@ impl Engine {
         let (rooms, membership_news) = context.write_rooms(&mut object, &account_data).await?;
         has_news |= rooms;
         has_news |= context.write_account_data(&mut object, &account_data).await?;
-        has_news |= context.write_presence(&mut object).await?;
+        has_news |= context.write_presence(&mut object, &membership_news).await?;
         let reached = context.write_to_device(&mut object).await?;
         has_news |= reached.has_events;
         has_news |= context.write_device_lists(&mut object, &membership_news).await?;

@@ -41,6 +41,10 @@ impl Default for LogConfig {
     }
 }
 
+/// Libraries that talk too much at `info`: refinery of every migration that it looks at, ruma of every event that it
+/// allows.
+const QUIET: &str = "refinery_core=warn,ruma_state_res=warn";
+
 /// A `log_config` file can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("log_config: {0}")]
@@ -98,8 +102,7 @@ impl LogConfig {
     /// The levels as tracing-subscriber takes them.
     pub(crate) fn directives(&self) -> String {
         let filters = self.filters.iter().map(|(target, level)| format!(",{target}={level}"));
-        // refinery logs every migration that it looks at.
-        format!("{},refinery_core=warn", self.level) + &filters.collect::<String>()
+        format!("{},{QUIET}", self.level) + &filters.collect::<String>()
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
     fn our_own_format_has_level_format_and_filters() {
         let config = LogConfig::parse("level: warn\nformat: json\nfilters: {myelin_rooms: debug}\n").unwrap();
         assert_eq!(config.format, Format::Json);
-        assert_eq!(config.directives(), "warn,refinery_core=warn,myelin_rooms=debug");
+        assert_eq!(config.directives(), "warn,refinery_core=warn,ruma_state_res=warn,myelin_rooms=debug");
         assert!(config.warnings.is_empty());
         assert!(LogConfig::parse("levle: warn\n").unwrap_err().contains("levle"));
     }

@@ -75,12 +75,13 @@ impl Meter {
         Ok(Self { client, database: server.database().name().to_owned(), postmaster })
     }
 
-    /// Reads all counters now.
+    /// Reads all counters now. A read is a query that looks at tables: not one that writes, nor one that takes numbers
+    /// from a sequence, which is how a batch of writes begins.
     pub async fn read(&self, server: &Server) -> anyhow::Result<Reading> {
         const SQL: &str = "
             SELECT coalesce(sum(calls) FILTER (WHERE query !~* '^(begin|start|commit|rollback)'), 0)::int8,
                    coalesce(sum(calls) FILTER (WHERE query ~* '^\\s*(select|with)'
-                                                 AND query !~* '(insert|update|delete)\\s'), 0)::int8,
+                                                 AND query !~* '(insert|update|delete|nextval)[\\s(]'), 0)::int8,
                    coalesce(sum(calls) FILTER (WHERE query ~* '^commit'), 0)::int8,
                    pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8
               FROM pg_stat_statements

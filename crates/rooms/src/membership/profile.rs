@@ -1,5 +1,7 @@
 //! Profile changes reach the rooms as member events.
 
+use std::collections::hash_map::Entry;
+
 use futures_util::{StreamExt as _, stream};
 use myelin_events::MemberContent;
 use ruma::{
@@ -15,6 +17,35 @@ use crate::{MemberProfile, RoomError, Rooms};
 const CONCURRENT_ROOMS: usize = 16;
 
 impl Rooms {
+    /// Notes that a local user's profile has changed: the rooms that the user is in will show it, soon but not at once.
+    /// Changes that follow each other quickly reach the rooms as one.
+    pub fn profile_changed(&self, user_id: OwnedUserId) {
+        match self.0.profile_changes.lock().entry(user_id.clone()) {
+            Entry::Occupied(mut under_way) => {
+                under_way.insert(true);
+                return;
+            }
+            Entry::Vacant(none) => _ = none.insert(false),
+        }
+        let rooms = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let profile = rooms.0.profiles.profile(&user_id).await;
+                if let Err(error) = rooms.update_profile(&user_id, &profile).await {
+                    warn!(%user_id, %error, "a profile was not updated in rooms");
+                }
+                let mut changes = rooms.0.profile_changes.lock();
+                match changes.get_mut(&user_id) {
+                    Some(again) if *again => *again = false,
+                    _ => {
+                        changes.remove(&user_id);
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
     /// Shows a local user's new profile in all rooms that the user is in. A room where that fails keeps the old one
     /// and is logged; gives how many took the new one.
     ///

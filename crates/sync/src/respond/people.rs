@@ -10,15 +10,22 @@ use ruma::{OwnedUserId, UserId};
 use super::{Context, rooms::MembershipNews, write_events};
 
 impl Context<'_> {
-    /// Writes the presence of those who share a room with the user, and gives whether there is any.
-    pub(super) async fn write_presence(&self, object: &mut ObjectWriter<'_>) -> Result<bool> {
+    /// Writes the presence of those who share a room with the user, and gives whether there is any: what changed, and
+    /// of those who have just come into a room of the user what it is.
+    pub(super) async fn write_presence(
+        &self,
+        object: &mut ObjectWriter<'_>,
+        news: &MembershipNews,
+    ) -> Result<bool> {
         let presence = &self.engine.parts.presence;
-        let is_quiet = self.since().is_some_and(|since| since.presence == self.upto.presence);
+        let is_quiet = self.since().is_some_and(|since| since.presence == self.upto.presence)
+            && news.came.is_empty()
+            && news.joined_rooms.is_empty();
         if is_quiet || !presence.is_enabled() {
             write_events(object, "presence", [(); 0], |_, ()| {});
             return Ok(false);
         }
-        let rows = match self.since() {
+        let mut rows = match self.since() {
             None => presence.list_present(),
             Some(since) => {
                 let log = self.engine.presence_log.lock();
@@ -29,6 +36,10 @@ impl Context<'_> {
                 }
             }
         };
+        if self.since().is_some() {
+            let met = self.present_newcomers(news, &rows).await?;
+            rows.extend(met);
+        }
         let wanted: Vec<PresenceRow> = rows
             .into_iter()
             .filter(|row| self.filter().presence.matches("m.presence", &row.user_id, || false))
@@ -39,6 +50,27 @@ impl Context<'_> {
         Ok(write_events(object, "presence", shown, |out, row| {
             self.engine.write_presence(out, row, self.now);
         }) > 0)
+    }
+
+    /// The presence of those whom the user has just met and who are not offline, without those who are told anyway.
+    async fn present_newcomers(
+        &self,
+        news: &MembershipNews,
+        told: &[PresenceRow],
+    ) -> Result<Vec<PresenceRow>> {
+        if news.came.is_empty() && news.joined_rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut met: HashSet<String> = news.came.iter().map(|user_id| user_id.as_str().to_owned()).collect();
+        if !news.joined_rooms.is_empty() {
+            let client = self.engine.parts.database.get().await?;
+            met.extend(members::members_of_any(&client, &news.joined_rooms).await?);
+        }
+        let mut present = self.engine.parts.presence.list_present();
+        present.retain(|row| {
+            met.contains(row.user_id.as_str()) && !told.iter().any(|other| other.user_id == row.user_id)
+        });
+        Ok(present)
     }
 
     /// Writes whose devices changed, and gives whether there are any

@@ -1,0 +1,77 @@
+//! Who is where: what receipts, typing and presence have to know of rooms, in a query or two.
+
+use std::sync::Arc;
+
+use myelin_storage::room_reads;
+use myelin_types::StreamId;
+use ruma::{EventId, OwnedEventId, RoomId, UserId};
+
+use super::{NO_SUCH_EVENT, NOT_A_MEMBER, Result, RoomReader, room::RoomInfo, view::StatePoint};
+
+/// `memberships.membership` of who is in the room.
+const JOIN: i16 = 1;
+
+/// Where an event stands in its room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPlace {
+    /// Its place in the timeline.
+    pub pos: StreamId,
+    /// The root of the thread that it is part of, directly or by what it relates to.
+    pub thread: Option<OwnedEventId>,
+}
+
+impl RoomReader {
+    /// The room, if the user is in it now.
+    ///
+    /// # Errors
+    /// [`ReadError::Forbidden`](super::ReadError::Forbidden) if not, or if there is no such room.
+    pub async fn joined_room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Arc<RoomInfo>> {
+        let client = self.client().await?;
+        let room = self.room_with(&client, room_id).await?.ok_or(NOT_A_MEMBER)?;
+        let user = self.0.strings.find(&client, user_id.as_str()).await?.ok_or(NOT_A_MEMBER)?;
+        let rows = room_reads::list_memberships(&client, user, &[room.nid.0]).await?;
+        let is_joined = rows.iter().any(|row| row.membership == JOIN);
+        if is_joined { Ok(room) } else { Err(NOT_A_MEMBER) }
+    }
+
+    /// Where an event stands in a room.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`](super::ReadError::NotFound) if it is not in the room's timeline.
+    pub async fn event_place(&self, room: &RoomInfo, event_id: &EventId) -> Result<EventPlace> {
+        let client = self.client().await?;
+        let place = room_reads::get_event_place(&client, room.nid.0, event_id.as_str()).await?;
+        let place = place.ok_or(NO_SUCH_EVENT)?;
+        let thread = place.thread_id.and_then(|root| EventId::parse(root).ok());
+        Ok(EventPlace { pos: StreamId(place.pos), thread })
+    }
+
+    /// Whether two users are in a room together. Everybody is together with themselves.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn share_a_room(&self, one: &UserId, other: &UserId) -> Result<bool> {
+        if one == other {
+            return Ok(true);
+        }
+        let client = self.client().await?;
+        let strings = &self.0.strings;
+        let one = strings.find(&client, one.as_str()).await?;
+        let other = strings.find(&client, other.as_str()).await?;
+        let Some((one, other)) = one.zip(other) else { return Ok(false) };
+        Ok(room_reads::share_a_room(&client, one, other).await?)
+    }
+
+    /// Refuses those who may not see how the room is now: who are not in it, unless anybody may look.
+    ///
+    /// # Errors
+    /// [`ReadError::Forbidden`](super::ReadError::Forbidden).
+    pub async fn require_present(&self, user_id: &UserId, room_id: &RoomId) -> Result<()> {
+        let client = self.client().await?;
+        let room = self.room_with(&client, room_id).await?.ok_or(NOT_A_MEMBER)?;
+        match self.view_of(&client, user_id, room).await?.state_point()? {
+            StatePoint::Current => Ok(()),
+            StatePoint::At(_) => Err(NOT_A_MEMBER),
+        }
+    }
+}
