@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use myelin_events::{Pdu, ReceivedPdu};
-use ruma::OwnedEventId;
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId};
 use tracing::debug;
 
 use super::{EventSource, Outliers, SourceError, in_topological_order, outliers::authorizing};
@@ -19,6 +19,11 @@ const EVENTS_AT_ONCE: usize = 500;
 /// The state before an event as another server tells it; all of its events are stored.
 #[derive(Debug)]
 pub(super) struct GivenState(pub Vec<OwnedEventId>);
+
+/// Sorts events of one room, older ones first, if their senders are honest.
+fn by_age(pdu: &Pdu) -> (u64, MilliSecondsSinceUnixEpoch, &EventId) {
+    (pdu.depth(), pdu.origin_server_ts(), pdu.event_id())
+}
 
 impl Rooms {
     /// The events before an event that are not here, as far as they can be had, in an order to take them in.
@@ -75,7 +80,10 @@ impl Rooms {
             latest = fetched.values().filter(before).map(|event| event.pdu.event_id().clone()).collect();
             latest.truncate(MISSING_AT_ONCE);
         }
-        Ok(in_topological_order(fetched.into_values().collect()))
+        // Whether an event fails softly may depend on what came before it, so the order must not be one of chance.
+        let mut fetched: Vec<ReceivedPdu> = fetched.into_values().collect();
+        fetched.sort_by(|one, other| by_age(&one.pdu).cmp(&by_age(&other.pdu)));
+        Ok(in_topological_order(fetched))
     }
 
     /// Stores the events that authorize an event, as outliers, as far as they can be had.

@@ -260,20 +260,31 @@ impl<'a> Reference<'a> {
         Self { room, here, accepted: vec![room.order[4].clone()] }
     }
 
-    /// Takes an event in, and before it all that it builds on.
+    /// Takes an event in, and before it all that it builds on, older events first.
     pub fn receive(&mut self, event_id: &OwnedEventId) {
-        if !self.here.insert(event_id.clone()) {
-            return;
+        let mut new: Vec<OwnedEventId> = Vec::new();
+        let mut to_visit = vec![event_id.clone()];
+        while let Some(id) = to_visit.pop() {
+            if !self.here.contains(&id) && !new.contains(&id) {
+                to_visit.extend(self.room.events[&id].prev_events().iter().cloned());
+                new.push(id);
+            }
         }
-        let pdu = &self.room.events[event_id];
-        let mut before = pdu.prev_events().to_vec();
-        // Those in the order of the engine, whose soft failures depend on it.
-        before.sort_by_key(|id| self.room.order.iter().position(|known| known == id));
-        for prev in &before {
-            self.receive(prev);
+        // Soft failures depend on the order.
+        let age = |id: &OwnedEventId| {
+            let pdu = &self.room.events[id];
+            (pdu.depth(), pdu.origin_server_ts(), id.clone())
+        };
+        new.sort_by_key(age);
+        for id in new {
+            self.take_in(&id);
         }
+    }
+
+    fn take_in(&mut self, event_id: &OwnedEventId) {
+        self.here.insert(event_id.clone());
         let is_rejected = self.room.rejected.contains(event_id);
-        if !is_rejected && self.room.is_allowed(pdu, &self.current()) {
+        if !is_rejected && self.room.is_allowed(&self.room.events[event_id], &self.current()) {
             self.accepted.push(event_id.clone());
         }
     }
