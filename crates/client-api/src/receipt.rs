@@ -109,7 +109,10 @@ impl<'a> Marks<'a> {
         let is_related = match &thread {
             ReceiptThread::Unthreaded => true,
             ReceiptThread::Main => place.thread.is_none(),
-            ReceiptThread::Thread(root) => place.thread.as_ref().unwrap_or(&event_id) == root,
+            ReceiptThread::Thread(root) => {
+                let reader = &self.app.room_reader;
+                reader.is_of_thread(&self.room, &event_id, &place, root).await.map_err(api)?
+            }
         };
         if !is_related {
             return Err(ApiError::invalid_param("The event is not in the thread `thread_id`"));
@@ -243,6 +246,12 @@ mod tests {
         assert_eq!(counts().await, (0, 1));
         check(talk.read("m.read", &reply, json!({ "thread_id": root })).await, 200, "");
         assert_eq!(counts().await, (0, 0));
+        let reaction =
+            json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": reply, "key": "+" } });
+        let path = format!("/_matrix/client/v3/rooms/{}/send/m.reaction/reaction", talk.room);
+        let (_, body) = talk.app.put(&path, Some(&talk.alice), reaction).await;
+        let reaction = body["event_id"].as_str().unwrap();
+        check(talk.read("m.read", reaction, json!({ "thread_id": root })).await, 200, "");
 
         check(talk.read("m.read", &reply, json!({ "thread_id": "main" })).await, 400, "M_INVALID_PARAM");
         check(talk.read("m.read", &root, json!({ "thread_id": reply })).await, 400, "M_INVALID_PARAM");

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use myelin_storage::room_reads;
+use myelin_events::relations::RelatesTo;
+use myelin_storage::{events, room_reads};
 use myelin_types::StreamId;
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 
 use super::{NO_SUCH_EVENT, NOT_A_MEMBER, Result, RoomReader, room::RoomInfo, view::StatePoint};
+use crate::stream::stored;
 
 /// `memberships.membership` of who is in the room.
 const JOIN: i16 = 1;
+
+/// Relations that are followed from an event to the root of its thread
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts)).
+const MAX_HOPS: usize = 3;
 
 /// Where an event stands in its room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +50,36 @@ impl RoomReader {
         let place = place.ok_or(NO_SUCH_EVENT)?;
         let thread = place.thread_id.and_then(|root| EventId::parse(root).ok());
         Ok(EventPlace { pos: StreamId(place.pos), thread })
+    }
+
+    /// Whether an event belongs to a thread for the purpose of a receipt: it is in the thread, is its root, or points at
+    /// something that does.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn is_of_thread(
+        &self,
+        room: &RoomInfo,
+        event_id: &EventId,
+        place: &EventPlace,
+        root: &EventId,
+    ) -> Result<bool> {
+        if place.thread.as_deref() == Some(root) || event_id == root {
+            return Ok(true);
+        }
+        let client = self.client().await?;
+        let mut event_id = event_id.to_owned();
+        for _ in 0..MAX_HOPS {
+            let rows = events::list_events_by_id(&client, room.nid.0, &[event_id.as_str()]).await?;
+            let Some(row) = rows.first() else { return Ok(false) };
+            let pdu = stored(&room.room_id, room.rules, row)?;
+            let Some(relation) = RelatesTo::of(&pdu).relation else { return Ok(false) };
+            if relation.event_id == root {
+                return Ok(true);
+            }
+            event_id = relation.event_id;
+        }
+        Ok(false)
     }
 
     /// Whether two users are in a room together. Everybody is together with themselves.
