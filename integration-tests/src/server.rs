@@ -83,6 +83,22 @@ impl Server {
         Self::start(Options::default()).await
     }
 
+    /// Runs `myelin-ctl` on the server's configuration: `command`, the `--config-path`, and the other arguments.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be run.
+    pub async fn control(&self, command: &str, arguments: &[&str]) -> Said {
+        let program = program("myelin-ctl").unwrap_or_else(|error| panic!("{error:#}"));
+        let config = self.folder.path().join("homeserver.yaml");
+        let run =
+            Command::new(program).arg(command).arg("--config-path").arg(config).args(arguments).output();
+        let output = run.await.expect("a program that was built can be run");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+
+        Said { success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
     /// Its HTTP interface, for requests without a user.
     pub fn api(&self) -> &Api {
         &self.api
@@ -208,6 +224,17 @@ impl Drop for Server {
 }
 
 /// Starts the daemon in its folder, output going to the log there.
+/// What a run of `myelin-ctl` said.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Whether it succeeded.
+    pub success: bool,
+    /// Its standard output, without the last line's end.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
 fn spawn(folder: &Path) -> anyhow::Result<Child> {
     let log =
         fs::File::options().create(true).append(true).open(folder.join("log")).context("opening the log")?;

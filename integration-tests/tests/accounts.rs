@@ -46,3 +46,46 @@ async fn without_a_shared_secret_nobody_registers_by_one() {
 
     server.api().get(PATH).await.is_error(400, "M_UNKNOWN");
 }
+
+async fn log_in(server: &Server, user: &str, password: &str) -> Answer {
+    let identifier = json!({ "type": "m.id.user", "user": user });
+    let body = json!({ "type": "m.login.password", "identifier": identifier, "password": password });
+
+    server.api().request(Method::POST, "/_matrix/client/v3/login", Some(&body.to_string())).await
+}
+
+#[tokio::test]
+async fn the_control_program_registers_users() {
+    let options = Options::default().set("registration_shared_secret", json!("deep"));
+    let server = Server::start(options).await;
+    let register = async |arguments: &[&str]| server.control("register-user", arguments).await;
+
+    let said = register(&["--username", "demo", "--password", "demo", "--no-admin"]).await;
+    assert_eq!(said.stdout, "@demo:myelin.test", "{}", said.stderr);
+    let again = register(&["-u", "demo", "-p", "other"]).await;
+    assert!(!again.success && again.stderr.contains("M_USER_IN_USE"), "{again:?}");
+    assert!(register(&["-u", "demo", "-p", "other", "--exists-ok"]).await.success);
+    log_in(&server, "demo", "demo").await.ok();
+    let wrong = register(&["-u", "eve", "-p", "eve", "-k", "shallow"]).await;
+    assert!(!wrong.success && wrong.stderr.contains("M_FORBIDDEN"), "{wrong:?}");
+    let nowhere = register(&["-u", "eve", "-p", "eve", "http://127.0.0.1:1"]).await;
+    assert!(!nowhere.success && nowhere.stderr.contains("asking http://127.0.0.1:1"), "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn a_hash_by_the_control_program_is_a_password() {
+    let options = Options::default()
+        .set("registration_shared_secret", json!("deep"))
+        .set("password_config", json!({ "pepper": "hot" }));
+    let server = Server::start(options).await;
+    server.control("register-user", &["-u", "demo", "-p", "before"]).await;
+
+    let hash = server.control("hash-password", &["-p", "after"]).await.stdout;
+    let database = server.database();
+    let client = database.server().connect(database.name()).await.expect("the server's database");
+    let sql = "UPDATE users SET password_hash = $1 WHERE user_id = '@demo:myelin.test'";
+    assert_eq!(client.execute(sql, &[&hash]).await.expect("users have passwords"), 1, "{hash}");
+
+    log_in(&server, "demo", "after").await.ok();
+    log_in(&server, "demo", "before").await.is_error(403, "M_FORBIDDEN");
+}

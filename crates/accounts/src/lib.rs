@@ -40,7 +40,7 @@ pub use self::{
     config::{AccountsConfig, PasswordPolicy, TokenLifetimes},
     filters::Filters,
     last_seen::Client,
-    password::{LoginError, PasswordError},
+    password::{LoginError, PasswordError, hash_password},
     profile::{MemberProfile, Profile, ProfileError},
     registration::{NewAccount, RegistrationError},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},

@@ -83,7 +83,7 @@ impl Passwords {
     pub fn new(config: &AccountsConfig) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, |count| count.get());
         Self {
-            cost: config.bcrypt_rounds.clamp(4, 31),
+            cost: cost(config.bcrypt_rounds),
             pepper: config.password_pepper.clone(),
             policy: config.password_policy,
             working: Arc::new(Semaphore::new(processors)),
@@ -94,7 +94,7 @@ impl Passwords {
 
     /// The hash of a new password.
     pub async fn hash(&self, password: &str) -> Result<String, Overloaded> {
-        let (salted, cost) = (self.prepare(password), self.cost);
+        let (salted, cost) = (prepare(password, &self.pepper), self.cost);
         self.work(move || hash(&salted, cost)).await
     }
 
@@ -103,7 +103,8 @@ impl Passwords {
         if password.len() > MAX_LEN {
             return Ok(false);
         }
-        let (salted, cost, nobodys) = (self.prepare(password), self.cost, self.nobodys.clone());
+        let (salted, cost) = (prepare(password, &self.pepper), self.cost);
+        let nobodys = self.nobodys.clone();
         let is_somebodys = hashed.is_some();
         let work = move || {
             let hashed = hashed.as_ref().unwrap_or_else(|| nobodys.get_or_init(|| hash("", cost)));
@@ -116,13 +117,6 @@ impl Passwords {
                 Ok(false)
             }
         }
-    }
-
-    /// As Synapse does, so that its hashes can be taken over. bcrypt looks at the first 72 bytes.
-    fn prepare(&self, password: &str) -> String {
-        let mut prepared: String = password.nfkc().collect();
-        prepared.push_str(&self.pepper);
-        prepared
     }
 
     async fn work<T: Send + 'static>(
@@ -170,6 +164,23 @@ impl Passwords {
             None => Ok(()),
         }
     }
+}
+
+/// What is stored of a password: its bcrypt hash, with the configuration's `pepper` and `bcrypt_rounds`, which count from
+/// 4 to 31. Takes long, as it is meant to.
+pub fn hash_password(password: &str, pepper: &str, bcrypt_rounds: u32) -> String {
+    hash(&prepare(password, pepper), cost(bcrypt_rounds))
+}
+
+/// As Synapse does, so that its hashes can be taken over. bcrypt looks at the first 72 bytes.
+fn prepare(password: &str, pepper: &str) -> String {
+    let mut prepared: String = password.nfkc().collect();
+    prepared.push_str(pepper);
+    prepared
+}
+
+fn cost(bcrypt_rounds: u32) -> u32 {
+    bcrypt_rounds.clamp(4, 31)
 }
 
 fn hash(text: &str, cost: u32) -> String {

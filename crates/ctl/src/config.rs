@@ -106,6 +106,14 @@ fn generate(arguments: &Generate) -> anyhow::Result<()> {
     check(false, &[output])
 }
 
+/// The configuration of these files and folders.
+pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<myelin_config::Config> {
+    match myelin_config::load(paths) {
+        Ok((config, _)) => Ok(config),
+        Err(faults) => bail!("{faults}"),
+    }
+}
+
 /// A YAML string, whatever is in it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))

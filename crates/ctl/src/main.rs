@@ -2,6 +2,8 @@
 
 mod config;
 mod keys;
+mod password;
+mod users;
 
 use std::process::ExitCode;
 
@@ -22,12 +24,18 @@ enum Command {
     Config(config::Command),
     /// Makes a signing key.
     GenerateSigningKey(keys::Generate),
+    /// Makes an account on a running server, by its shared secret.
+    RegisterUser(users::Register),
+    /// Hashes a password as the database has it.
+    HashPassword(password::Hash),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Config(command) => config::run(command),
         Command::GenerateSigningKey(arguments) => keys::generate(&arguments),
+        Command::RegisterUser(arguments) => users::register(&arguments),
+        Command::HashPassword(arguments) => password::hash(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
