@@ -40,6 +40,18 @@ fn check_database(config: &Config, places: &Places<'_>, findings: &mut Findings)
         let remedy = "give one port, or as many as there are hosts, comma separated";
         findings.fault_at(origin, "database.args.port", wrong, remedy);
     }
+    let args = &config.database.args;
+    if args.sslcert.is_some() != args.sslkey.is_some() {
+        let (has, lacks) = if args.sslcert.is_some() { ("sslcert", "sslkey") } else { ("sslkey", "sslcert") };
+        let origin = places.of(&["database", "args", has]);
+        let wrong = format!("is given without `{lacks}`");
+        findings.fault_at(
+            origin,
+            format!("database.args.{has}"),
+            wrong,
+            format!("give `{lacks}` too, or neither"),
+        );
+    }
     if config.database.args.cp_max == 0 {
         let origin = places.of(&["database", "args", "cp_max"]);
         findings.fault_at(

@@ -60,6 +60,13 @@ fn bad_files_are_refused_with_every_fault_its_place_and_a_remedy() {
             &[("streams_writers", "is given too", "`stream_writers` alone")],
         ),
         (
+            "database: {name: psycopg2, args: {sslcert: a.crt, cp_max: 0}}",
+            &[
+                ("database.args.sslcert", "without `sslkey`", "sslkey"),
+                ("database.args.cp_max", "at least 1", "default"),
+            ],
+        ),
+        (
             "worker_replication_port: 1\nlisteners: [{type: http}]",
             &[
                 ("worker_replication_port", "plain TCP", "redis"),
@@ -68,7 +75,8 @@ fn bad_files_are_refused_with_every_fault_its_place_and_a_remedy() {
         ),
     ];
     for (text, expected) in cases {
-        let faults = load_text(&format!("{SMALLEST}{text}\n")).expect_err(text).faults;
+        let rest = if text.contains("database:") { "server_name: example.com\n" } else { SMALLEST };
+        let faults = load_text(&format!("{rest}{text}\n")).expect_err(text).faults;
         assert_eq!(faults.len(), expected.len(), "{text}: {faults:?}");
         for (path, message, remedy) in *expected {
             let Some(fault) = faults.iter().find(|fault| fault.path == *path) else {

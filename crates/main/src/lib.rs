@@ -5,6 +5,7 @@
 
 mod failure;
 mod listeners;
+mod postgres;
 mod services;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -18,12 +19,10 @@ use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_
 use myelin_events::ServerSigningKey;
 use myelin_http::{Draining, Resource, RunningServer, Server, ServerOptions, health_routes, metrics_routes};
 use myelin_leases::Session;
-use myelin_storage::{Database, DatabaseOptions, migrate, query_one};
+use myelin_storage::{Database, DatabaseOptions, query_one};
 use myelin_telemetry::{LogConfig, Telemetry};
 use tracing::{error, info, warn};
 
-/// How long PostgreSQL may take to answer at the start.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a former process of the same name may take to end.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the background work may take to end.
@@ -43,7 +42,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (config, warnings) = myelin_config::load(&arguments.config_path).map_err(Failure::configuration)?;
     let log_config = LogConfig::load(config.logging.log_config.as_deref()).map_err(Failure::configuration)?;
-    listeners::check(&config).map_err(Failure::configuration)?;
+    let postgres = postgres::options(&config).map_err(Failure::configuration)?;
     if arguments.check_config {
         return failure::print_warnings(&warnings);
     }
@@ -56,19 +55,20 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     info!(server_name = %config.server.server_name, version = env!("CARGO_PKG_VERSION"), "starting");
     let signing_key = signing_key(&config).map_err(Failure::of(Exit::Configuration))?;
-    serve(&config, &telemetry, signing_key).await
+    serve(&config, &telemetry, signing_key, postgres).await
 }
 
 async fn serve(
     config: &Config,
     telemetry: &Telemetry,
     signing_key: Arc<ServerSigningKey>,
+    postgres: DatabaseOptions,
 ) -> Result<(), Failure> {
     let readiness = Readiness::default();
     let answering = readiness.condition("database");
     let registered = readiness.condition("registered");
 
-    let database = connect(config).await.map_err(Failure::of(Exit::Database))?;
+    let database = postgres::connect(postgres).await.map_err(Failure::of(Exit::Database))?;
     let process = config.process();
     let session = Session::register(database.clone(), &process.name, &STREAMS, PREDECESSOR_PATIENCE)
         .await
@@ -133,19 +133,6 @@ fn signing_key(config: &Config) -> anyhow::Result<Arc<ServerSigningKey>> {
     let key = ServerSigningKey::parse(&file)
         .with_context(|| format!("signing_key_path: {} holds no signing key", path.display()))?;
     Ok(Arc::new(key))
-}
-
-async fn connect(config: &Config) -> anyhow::Result<Database> {
-    let options = DatabaseOptions {
-        postgres: config.database.to_postgres(),
-        tls: None,
-        max_connections: usize::try_from(config.database.args.cp_max).unwrap_or(usize::MAX),
-        wait_timeout: Duration::from_secs(config.database.args.connect_timeout.into()),
-    };
-    let database =
-        Database::connect(options, DATABASE_PATIENCE).await.context("PostgreSQL can't be reached")?;
-    migrate(&database).await?;
-    Ok(database)
 }
 
 fn conditions(readiness: &Readiness) -> Vec<myelin_http::Condition> {

@@ -2,19 +2,8 @@
 
 use std::net::SocketAddr;
 
-use myelin_config::{Config, Listener, ListenerKind, SslMode};
+use myelin_config::{Config, Listener, ListenerKind};
 use myelin_http::{Bind, Resource, ServedResource, TlsFiles};
-
-/// Refuses what this version can't do, rather than doing something else.
-pub(crate) fn check(config: &Config) -> Result<(), String> {
-    match config.database.args.sslmode {
-        SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(()),
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-            Err("database.args.sslmode: TLS to PostgreSQL is not spoken yet; use a unix socket or `prefer`"
-                .to_owned())
-        }
-    }
-}
 
 /// What to listen on.
 pub(crate) fn compose(config: &Config) -> Vec<myelin_http::Listener> {

@@ -35,6 +35,7 @@ pub mod strings;
 pub mod sync;
 #[cfg(test)]
 mod test_support;
+pub mod tls;
 pub mod to_device;
 
 pub use database::{

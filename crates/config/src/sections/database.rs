@@ -39,7 +39,8 @@ section! {
         /// Whether to use TLS and what to check. With `verify-ca` and `verify-full` the server's certificate is checked,
         /// `require` only encrypts.
         sslmode: SslMode = "prefer",
-        /// The certificates (PEM) of authorities to trust for `verify-ca` and `verify-full`, instead of the system's.
+        /// The certificates (PEM) of the authorities to trust, instead of the system's; `system` for those. With it, `require`
+        /// means `verify-ca`.
         sslrootcert: Option<PathBuf> = null,
         /// The client's certificate (PEM).
         sslcert: Option<PathBuf> = null,
