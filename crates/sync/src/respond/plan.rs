@@ -151,8 +151,10 @@ impl Context<'_> {
                 MembershipState::Invite | MembershipState::Knock => {
                     plan.invites.extend(self.invite(room_nid, &room, &now));
                 }
-                // Somebody who was not there hears nothing of not being there, unless it is for good.
-                MembershipState::Leave if before == MembershipState::Leave && !joined_since => {}
+                // Somebody who was not there hears nothing of not being there, unless it is for good, or they want to know
+                // all: they may have declined an invite since.
+                MembershipState::Leave
+                    if before == MembershipState::Leave && !joined_since && !self.request.full_state => {}
                 MembershipState::Ban if before == MembershipState::Ban && !joined_since => {}
                 _ => {
                     let is_new = before != MembershipState::Join || joined_since;

@@ -274,6 +274,7 @@ async fn rooms_that_were_left_are_in_an_initial_sync_for_who_asks_until_forgotte
 async fn who_declines_an_invite_learns_nothing_of_the_room() {
     let world = World::new().await;
     let room_id = world.room(AMY).await;
+    let before = world.sync(World::request(BOB, None)).await;
     world.invite(AMY, &room_id, BOB).await;
     let answer = world.sync(World::request(BOB, None)).await;
     let state = keys(&answer["rooms"]["invite"][room_id.as_str()]["invite_state"]["events"]);
@@ -283,6 +284,11 @@ async fn who_declines_an_invite_learns_nothing_of_the_room() {
     let room = &answer["rooms"]["leave"][room_id.as_str()];
     assert_eq!(room["state"]["events"], json!([]));
     assert_eq!(event_ids(&room["timeline"]["events"]), [left.as_str()], "that it is done, and nothing else");
+    // A device that did not hear of the invite need not hear of that, unless it wants to know all.
+    let request = World::request(BOB, Some(next_batch(&before)));
+    assert_eq!(world.sync(request.clone()).await["rooms"]["leave"], json!({}));
+    let answer = world.sync(SyncRequest { full_state: true, ..request }).await;
+    assert!(answer["rooms"]["leave"][room_id.as_str()].is_object(), "{answer}");
 }
 
 #[tokio::test]
