@@ -1,9 +1,9 @@
 //! What this server offers: `GET /_matrix/client/v3/capabilities`
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation)).
 
+use myelin_events::SUPPORTED_ROOM_VERSIONS;
 use myelin_http::{ApiError, JsonBody, Routes};
 use ruma::{
-    RoomVersionId,
     api::client::discovery::get_capabilities::v3::{
         AccountModerationCapability, Capabilities, ChangePasswordCapability, ForgetForcedUponLeaveCapability,
         GetLoginTokenCapability, ProfileFieldsCapability, Request, RoomVersionStability,
@@ -15,22 +15,6 @@ use serde_json::json;
 
 use crate::{App, LocalUser};
 
-/// The room versions that are served. All are stable by the specification.
-const ROOM_VERSIONS: [RoomVersionId; 12] = [
-    RoomVersionId::V1,
-    RoomVersionId::V2,
-    RoomVersionId::V3,
-    RoomVersionId::V4,
-    RoomVersionId::V5,
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
-];
-
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(get_capabilities);
 }
@@ -39,7 +23,7 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
 async fn get_capabilities(app: App, user: LocalUser, _: Request) -> Result<JsonBody, ApiError> {
     let settings = &app.settings;
     let users = &settings.users;
-    let available = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
+    let available = SUPPORTED_ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
     let mut capabilities = Capabilities::new();
     capabilities.room_versions =
         RoomVersionsCapability::new(settings.rooms.default_room_version.clone(), available.into());
