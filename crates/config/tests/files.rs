@@ -60,6 +60,14 @@ fn bad_files_are_refused_with_every_fault_its_place_and_a_remedy() {
             &[("streams_writers", "is given too", "`stream_writers` alone")],
         ),
         (
+            "default_room_version: 99\nmax_upload_size: 50Q\nrc_message: {per_second: fast}",
+            &[
+                ("default_room_version", "not `99`", "`\"12\"`"),
+                ("max_upload_size", "not `50Q`", "50M"),
+                ("rc_message.per_second", "not `fast`", "number"),
+            ],
+        ),
+        (
             "database: {name: psycopg2, args: {sslcert: a.crt, cp_max: 0}}",
             &[
                 ("database.args.sslcert", "without `sslkey`", "sslkey"),

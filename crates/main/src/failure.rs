@@ -48,9 +48,11 @@ impl Failure {
 /// What `--check-config` says of a configuration without faults.
 #[expect(clippy::print_stdout, reason = "it is the answer of --check-config")]
 #[expect(clippy::unnecessary_wraps, reason = "it is how `run` ends")]
-pub(crate) fn print_warnings(warnings: &[Warning]) -> Result<(), Failure> {
+pub(crate) fn print_warnings(warnings: &[Warning], log_config: &[String]) -> Result<(), Failure> {
     warnings.iter().for_each(|warning| println!("{warning}"));
-    println!("The configuration has no faults and {} warnings.", warnings.len());
+    log_config.iter().for_each(|warning| println!("warning: log_config: {warning}"));
+    let count = warnings.len() + log_config.len();
+    println!("The configuration has no faults and {count} warnings.");
     Ok(())
 }
 

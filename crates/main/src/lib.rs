@@ -44,7 +44,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let log_config = LogConfig::load(config.logging.log_config.as_deref()).map_err(Failure::configuration)?;
     let postgres = postgres::options(&config).map_err(Failure::configuration)?;
     if arguments.check_config {
-        return failure::print_warnings(&warnings);
+        return failure::print_warnings(&warnings, &log_config.warnings);
     }
     let telemetry = Telemetry::start(&log_config).map_err(Failure::configuration)?;
     for warning in &warnings {

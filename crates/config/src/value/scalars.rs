@@ -144,8 +144,6 @@ macro_rules! texts {
                 fn parse(node: &Node, findings: &mut Findings) -> Option<Self> {
                     let text = match &node.value {
                         Value::Text(text) => text.clone(),
-                        // `default_room_version: 11`, as people write it.
-                        Value::Integer(number) => number.to_string(),
                         _ => return mismatch(node, findings),
                     };
                     text.as_str().try_into().ok().or_else(|| mismatch(node, findings))
@@ -164,7 +162,22 @@ texts! {
     OwnedRoomId => "a room ID such as `!abc:example.com`",
     OwnedServerName => "a server name such as `example.com`",
     OwnedUserId => "a user ID such as `@alice:example.com`",
-    RoomVersionId => "a room version such as `\"12\"`",
+}
+
+impl Parse for RoomVersionId {
+    fn parse(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let version = match &node.value {
+            Value::Text(text) => Self::try_from(text.as_str()).ok(),
+            Value::Integer(number) => Self::try_from(number.to_string()).ok(),
+            _ => None,
+        };
+        // Any text may be one; only of those that ruma knows there are rules.
+        version.filter(|version| version.rules().is_some()).or_else(|| mismatch(node, findings))
+    }
+
+    fn shape() -> Shape {
+        Shape::Value("a room version from `\"1\"` to `\"12\"`")
+    }
 }
 
 impl Parse for OwnedMxcUri {
