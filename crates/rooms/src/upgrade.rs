@@ -6,6 +6,7 @@ use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
     events::{StateEventType, TimelineEventType},
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use tracing::warn;
 
@@ -32,7 +33,30 @@ pub struct UpgradeRoom {
     pub additional_creators: Vec<OwnedUserId>,
 }
 
+/// What of `m.room.create` tells where a room comes from.
+#[derive(Deserialize)]
+struct Origin {
+    predecessor: Option<Predecessor>,
+}
+
+#[derive(Deserialize)]
+struct Predecessor {
+    room_id: OwnedRoomId,
+}
+
 impl Rooms {
+    /// The room that a room replaces
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#mroomcreate)), if it names one. No query for a room in memory.
+    ///
+    /// # Errors
+    /// If the room is not known here, or can't be loaded.
+    pub async fn predecessor(&self, room_id: &RoomId) -> Result<Option<OwnedRoomId>, RoomError> {
+        let room = self.enter(room_id).await?;
+        let create = room.pdu(&StateEventType::RoomCreate, "");
+        let origin = create.and_then(|create| create.content_as::<Origin>().ok());
+        Ok(origin.and_then(|origin| origin.predecessor).map(|predecessor| predecessor.room_id))
+    }
+
     /// Makes a successor of a room with the same state, points the room's aliases at it, and ends the room with an
     /// `m.room.tombstone`. Gives the id of the successor.
     ///
