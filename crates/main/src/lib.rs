@@ -6,6 +6,7 @@
 mod failure;
 mod listeners;
 mod postgres;
+mod redis;
 mod services;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_
 use myelin_events::ServerSigningKey;
 use myelin_http::{Draining, Resource, RunningServer, Server, ServerOptions, health_routes, metrics_routes};
 use myelin_leases::Session;
+use myelin_replication::NoticesOptions;
 use myelin_storage::{Database, DatabaseOptions, query_one};
 use myelin_telemetry::{LogConfig, Telemetry};
 use tracing::{error, info, warn};
@@ -43,6 +45,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (config, warnings) = myelin_config::load(&arguments.config_path).map_err(Failure::configuration)?;
     let log_config = LogConfig::load(config.logging.log_config.as_deref()).map_err(Failure::configuration)?;
     let postgres = postgres::options(&config).map_err(Failure::configuration)?;
+    let redis = redis::options(&config).map_err(Failure::configuration)?;
     if arguments.check_config {
         return failure::print_warnings(&warnings, &log_config.warnings);
     }
@@ -55,7 +58,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     info!(server_name = %config.server.server_name, version = env!("CARGO_PKG_VERSION"), "starting");
     let signing_key = signing_key(&config).map_err(Failure::of(Exit::Configuration))?;
-    serve(&config, &telemetry, signing_key, postgres).await
+    serve(&config, &telemetry, signing_key, postgres, redis).await
 }
 
 async fn serve(
@@ -63,6 +66,7 @@ async fn serve(
     telemetry: &Telemetry,
     signing_key: Arc<ServerSigningKey>,
     postgres: DatabaseOptions,
+    redis: Option<NoticesOptions>,
 ) -> Result<(), Failure> {
     let readiness = Readiness::default();
     let answering = readiness.condition("database");
@@ -76,7 +80,7 @@ async fn serve(
     registered.set(true);
     tokio::spawn(watch_database(database.clone(), answering));
 
-    let services = services::compose(config, &database, &session, signing_key)
+    let (services, _notices) = services::compose(config, &database, &session, signing_key, redis)
         .await
         .map_err(Failure::of(Exit::Database))?;
     let (stop_background, background) = services::start_background(&services);

@@ -1,6 +1,10 @@
 //! The reading side of a stream.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use myelin_storage::{Database, Result, streams};
 use myelin_types::{Position, StreamId, WriterId};
@@ -12,6 +16,9 @@ use crate::{Batch, Notice, Stamped, Stream};
 
 /// How many rows one catch-up query reads.
 const CATCH_UP_ROWS: i64 = 1000;
+
+/// Where the notices of a process's own commits go.
+type Outlet<R> = Box<dyn Fn(&Notice<R>) + Send + Sync>;
 
 type Subscriber<R> = Box<dyn Fn(&Batch<'_, R>) + Send + Sync>;
 
@@ -38,6 +45,8 @@ struct Inner<S: Stream> {
     position: watch::Sender<Arc<Position>>,
     /// Held while a batch is applied, so that subscribers see batches one at a time and in order.
     state: Mutex<State<S>>,
+    /// Tells other processes.
+    outlet: OnceLock<Outlet<S::Row>>,
     /// Held by the one task that reads the database; the others wait for what it finds.
     catching_up: tokio::sync::Mutex<()>,
 }
@@ -61,6 +70,7 @@ impl<S: Stream> Feed<S> {
             database,
             position: watch::Sender::new(Arc::new(position)),
             state: Mutex::new(State { writers, subscribers: Vec::new() }),
+            outlet: OnceLock::new(),
             catching_up: tokio::sync::Mutex::new(()),
         })))
     }
@@ -74,6 +84,19 @@ impl<S: Stream> Feed<S> {
     /// Up to where all subscribers of this process have seen the stream.
     pub fn position(&self) -> Arc<Position> {
         self.0.position.borrow().clone()
+    }
+
+    /// Has `outlet` called with the notice of every commit of this process, after its subscribers. It is called on the path
+    /// of every write: it must not block. Only the first counts.
+    pub(crate) fn publish_to(&self, outlet: impl Fn(&Notice<S::Row>) + Send + Sync + 'static) {
+        let _ = self.0.outlet.set(Box::new(outlet));
+    }
+
+    /// Tells other processes of a commit of this one, if there are any.
+    pub(crate) fn publish(&self, notice: &Notice<S::Row>) {
+        if let Some(outlet) = self.0.outlet.get() {
+            outlet(notice);
+        }
     }
 
     /// Hands a notice to the subscribers. Gives `false` if rows before it are missing here: the caller then has the

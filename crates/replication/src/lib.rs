@@ -13,10 +13,12 @@
 
 mod feed;
 mod lane;
+mod notices;
 mod stream;
 mod writer;
 
 pub use feed::Feed;
 pub use lane::Lane;
+pub use notices::{Notices, NoticesError, NoticesOptions, RedisAddress};
 pub use stream::{Batch, Notice, Stamped, Stream};
 pub use writer::{Appending, StreamWriter, WriteError};

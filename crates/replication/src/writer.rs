@@ -324,6 +324,7 @@ impl<S: Stream> Committer<S> {
         {
             error!(stream = S::NAME, %error, "the feed could not catch up with its own writer");
         }
+        self.feed.publish(&notice);
         Ok(ids)
     }
 

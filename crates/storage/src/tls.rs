@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, with libpq's meaning of the options `sslmode`, `sslrootcert`, `sslcert` and `sslkey`
+//! TLS to PostgreSQL and Redis, with libpq's meaning of the options `sslmode`, `sslrootcert`, `sslcert` and `sslkey`
 //! (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
 
 use std::{path::PathBuf, sync::Arc};
@@ -35,9 +35,11 @@ pub enum Authorities {
     System,
     /// Those of a PEM file.
     File(PathBuf),
+    /// Those of the PEM files of a folder; what else is there is left alone.
+    Folder(PathBuf),
 }
 
-/// How to speak TLS to PostgreSQL.
+/// How to speak TLS.
 #[derive(Clone, Debug)]
 pub struct TlsOptions {
     /// What is asked of the server's certificate.
@@ -117,6 +119,13 @@ impl Authorities {
             Self::File(path) => {
                 for certificate in certificates(path)? {
                     roots.add(certificate)?;
+                }
+            }
+            Self::Folder(path) => {
+                let unreadable = |error| TlsError::File { path: path.clone(), error: PemError::Io(error) };
+                for entry in std::fs::read_dir(path).map_err(unreadable)? {
+                    let file = entry.map_err(unreadable)?.path();
+                    roots.add_parsable_certificates(certificates(&file).unwrap_or_default());
                 }
             }
         }

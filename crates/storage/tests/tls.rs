@@ -90,6 +90,7 @@ async fn certificates_are_verified_as_far_as_wanted() {
     check("localhost", ServerCertificate::Any, None, true).await;
     check("localhost", ServerCertificate::Trusted, ours(), true).await;
     check("localhost", ServerCertificate::TrustedForHost, ours(), true).await;
+    check("localhost", ServerCertificate::TrustedForHost, Some(Authorities::Folder(data("."))), true).await;
     // Another name for the same machine, which the certificate does not have.
     check("db.test", ServerCertificate::Any, None, true).await;
     check("db.test", ServerCertificate::Trusted, ours(), true).await;

@@ -1,4 +1,5 @@
-//! A fresh database for every test, on a private PostgreSQL that nobody has to set up.
+//! A fresh database for every test, on a private PostgreSQL that nobody has to set up; and a [Redis](TestRedis) for those
+//! that want one.
 //!
 //! The first test that asks starts the server (`dev/postgres`, kept in the build folder, reused by later runs, ended when
 //! no test has run for some minutes or by `make clean`); each database is a copy of a template that is migrated once:
@@ -22,8 +23,10 @@
 
 mod database;
 mod migrated;
+mod redis;
 mod server;
 
 pub use database::TestDatabase;
 pub use migrated::MigratedDatabase;
+pub use redis::TestRedis;
 pub use server::TestServer;

@@ -1,88 +1,13 @@
 //! A stream from its writer over the database to its readers.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use myelin_leases::{LeaseError, Session};
-use myelin_replication::{Feed, Notice, Stamped, Stream, StreamWriter, WriteError};
-use myelin_storage::{Client, Result, StorageError, Transaction, execute, query};
-use myelin_testing::MigratedDatabase;
-use myelin_types::{Position, StreamId, WriterId};
+use myelin_replication::{Notice, Stamped, Stream, WriteError};
+use myelin_storage::{Result, StorageError, execute, query};
+use myelin_types::StreamId;
 
-/// Words, on the receipts stream's sequence; "bad" is refused by the table.
-struct Words;
-
-impl Stream for Words {
-    const NAME: &'static str = "receipts";
-    type Row = String;
-
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<String>]) -> Result<()> {
-        const SQL: &str = "INSERT INTO words SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[])";
-        let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
-        let writers: Vec<i16> = rows.iter().map(|row| row.writer.0).collect();
-        let words: Vec<&str> = rows.iter().map(|row| row.row.as_str()).collect();
-        execute(transaction, SQL, &[&ids, &writers, &words]).await?;
-        Ok(())
-    }
-
-    async fn since(
-        client: &Client,
-        after: &Position,
-        upto: &Position,
-        limit: i64,
-    ) -> Result<Vec<Stamped<String>>> {
-        const SQL: &str = "
-            SELECT stream_id, writer_id, word FROM words WHERE stream_id > $1 AND stream_id <= $2
-             ORDER BY stream_id LIMIT $3";
-        let rows = query(client, SQL, &[&after.minimum().0, &upto.maximum().0, &limit]).await?;
-        let rows = rows.iter().map(|row| Stamped {
-            id: StreamId(row.get(0)),
-            writer: WriterId(row.get(1)),
-            row: row.get(2),
-        });
-        Ok(rows.filter(|row| upto.covers(row.writer, row.id)).collect())
-    }
-}
-
-struct Process {
-    session: Session,
-    feed: Feed<Words>,
-    writer: StreamWriter<Words>,
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-async fn database() -> MigratedDatabase {
-    let database = MigratedDatabase::create().await;
-    let client = database.get().await.unwrap();
-    const WORDS: &str = "
-        CREATE TABLE words (stream_id bigint PRIMARY KEY, writer_id smallint, word text CHECK (word <> 'bad'))";
-    client.batch_execute(WORDS).await.unwrap();
-    database
-}
-
-async fn process(database: &MigratedDatabase, name: &str) -> Process {
-    let session = Session::register((**database).clone(), name, &[Words::NAME], Duration::ZERO)
-        .await
-        .expect("a free name");
-    let feed = Feed::<Words>::open((**database).clone()).await.unwrap();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    feed.subscribe(move |batch| sink.lock().unwrap().extend(batch.rows.iter().map(|row| row.row.clone())));
-    let writer = StreamWriter::start((**database).clone(), session.clone(), feed.clone());
-    Process { session, feed, writer, seen }
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-impl Process {
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
-    }
-}
+use crate::words::{Words, database, process, words};
 
 #[tokio::test]
 async fn what_was_appended_has_been_seen_by_subscribers_when_the_writer_answers() {

@@ -1,0 +1,308 @@
+//! Notices between processes, over Redis.
+//!
+//! What a process commits is published to a channel of the stream; every other process hands it to its [`Feed`]. Redis may
+//! lose, repeat, delay or reorder anything and may be gone for a while: a feed that sees a gap reads the database, after
+//! every reconnect all feeds do, and now and then each looks whether it missed the last notice.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fred::{
+    clients::{Client, SubscriberClient},
+    interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _},
+    types::{
+        Builder, Message, Value,
+        config::{Config, ReconnectPolicy, Server, ServerConfig},
+    },
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+    time::MissedTickBehavior,
+};
+use tracing::{debug, info, warn};
+
+use crate::{Feed, Notice, Stream};
+
+/// Messages of a stream that wait to be taken in, or to be published. What is more is dropped: it is read from the database.
+const QUEUE: usize = 4096;
+/// Larger notices are published without their rows; whoever wants these reads the database.
+const MAX_BYTES: usize = 64 << 10;
+/// How long Redis may take for one command.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the attempts to reconnect lie apart, in milliseconds: at first, and at most.
+const RECONNECT_MS: (u32, u32) = (50, 2_000);
+/// Messages that the connection keeps for us.
+const BROADCAST: usize = 16 << 10;
+
+/// Where Redis is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisAddress {
+    /// A host and port.
+    Tcp(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+    /// The master that some Sentinels know by a name.
+    Sentinel {
+        /// Host and port of each.
+        sentinels: Vec<(String, u16)>,
+        /// The master's name.
+        service: String,
+        /// The Sentinels' own password.
+        password: Option<String>,
+    },
+}
+
+/// How to speak to Redis.
+#[derive(Clone, Debug)]
+pub struct NoticesOptions {
+    /// Where it is.
+    pub address: RedisAddress,
+    /// The user, for a Redis with access lists.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The number of the logical database. Channels do not care, keys do.
+    pub database: Option<u8>,
+    /// TLS; `None` speaks in the clear.
+    pub tls: Option<rustls::ClientConfig>,
+    /// The homeserver, after which all channels are named.
+    pub server_name: String,
+    /// How often each stream is compared with the database, in case the last notice was lost.
+    pub look_every: Duration,
+}
+
+/// Redis can't be spoken to in that way.
+#[derive(Debug, thiserror::Error)]
+#[error("Redis: {0}")]
+pub struct NoticesError(#[from] fred::error::Error);
+
+/// A process's connection to the others. Clones share it; it closes with the last of them.
+#[derive(Clone)]
+pub struct Notices(Arc<Inner>);
+
+struct Inner {
+    options: NoticesOptions,
+    subscriber: SubscriberClient,
+    outgoing: mpsc::Sender<(Arc<str>, Bytes)>,
+    streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl std::fmt::Debug for Notices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notices").field("address", &self.0.options.address).finish_non_exhaustive()
+    }
+}
+
+/// Where the messages of a stream go.
+struct Inlet {
+    messages: mpsc::Sender<Bytes>,
+    /// Something was or may have been missed: the database is to be read.
+    missed: Notify,
+}
+
+impl Inlet {
+    fn look(&self) {
+        self.missed.notify_one();
+    }
+}
+
+/// What is published.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Published<N> {
+    /// A notice, rows and all.
+    Notice(N),
+    /// There is something new in the database.
+    Look,
+}
+
+impl Notices {
+    /// Begins to connect, and goes on trying as long as this lives. Nobody has to wait for it: without Redis, processes see
+    /// each other's writes later, and nothing else changes.
+    ///
+    /// # Errors
+    /// If the options make no sense.
+    pub fn start(options: NoticesOptions) -> Result<Self, NoticesError> {
+        let mut builder = Builder::from_config(config(&options));
+        builder.set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2));
+        builder.with_connection_config(|connection| {
+            connection.max_command_attempts = 1;
+            connection.max_command_buffer_len = QUEUE;
+            // Also a password that was refused may be right after the next restart.
+            connection.reconnect_on_auth_error = true;
+        });
+        builder.with_performance_config(|performance| {
+            performance.default_command_timeout = COMMAND_PATIENCE;
+            performance.broadcast_channel_capacity = BROADCAST;
+        });
+        let subscriber = builder.build_subscriber_client()?;
+        let publisher = builder.build()?;
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        let streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>> = Arc::default();
+        let tasks = vec![
+            tokio::spawn(take_in(subscriber.clone(), streams.clone())).abort_handle(),
+            tokio::spawn(look_after_reconnects(subscriber.clone(), streams.clone())).abort_handle(),
+            tokio::spawn(publish(publisher.clone(), queue)).abort_handle(),
+            subscriber.manage_subscriptions().abort_handle(),
+            subscriber.connect().abort_handle(),
+            publisher.connect().abort_handle(),
+        ];
+        let tasks = Mutex::new(tasks);
+        Ok(Self(Arc::new(Inner { options, subscriber, outgoing, streams, tasks })))
+    }
+
+    /// Has a feed hear of what other processes commit, and they of what is committed here.
+    pub fn join<S: Stream>(&self, feed: &Feed<S>) {
+        let channel: Arc<str> = format!("myelin:{}:stream:{}", self.0.options.server_name, S::NAME).into();
+        let (messages, queue) = mpsc::channel(QUEUE);
+        let inlet = Arc::new(Inlet { messages, missed: Notify::new() });
+        self.0.streams.lock().insert(channel.to_string(), inlet.clone());
+        let reading = tokio::spawn(read(feed.clone(), inlet, queue, self.0.options.look_every));
+        let subscriber = self.0.subscriber.clone();
+        let name = channel.to_string();
+        let subscribing = tokio::spawn(async move {
+            // Once it is tracked, each new connection subscribes by itself.
+            while let Err(error) = subscriber.subscribe(name.clone()).await {
+                debug!(%error, channel = name, "subscribing");
+                tokio::time::sleep(Duration::from_millis(RECONNECT_MS.0.into())).await;
+            }
+        });
+        self.0.tasks.lock().extend([reading.abort_handle(), subscribing.abort_handle()]);
+        let connection: Weak<Inner> = Arc::downgrade(&self.0);
+        feed.publish_to(move |notice| {
+            let Some(connection) = connection.upgrade() else { return };
+            // A notice that finds no place is one that was lost.
+            if let Ok(place) = connection.outgoing.try_reserve() {
+                place.send((channel.clone(), encoded(notice)));
+            }
+        });
+    }
+}
+
+fn config(options: &NoticesOptions) -> Config {
+    let server = match options.address.clone() {
+        RedisAddress::Tcp(host, port) => ServerConfig::Centralized { server: Server::new(host, port) },
+        RedisAddress::Unix(path) => ServerConfig::Unix { path },
+        RedisAddress::Sentinel { sentinels, service, password } => ServerConfig::Sentinel {
+            hosts: sentinels.into_iter().map(|(host, port)| Server::new(host, port)).collect(),
+            service_name: service,
+            username: None,
+            password,
+        },
+    };
+    Config {
+        fail_fast: false,
+        username: options.username.clone(),
+        password: options.password.clone(),
+        server,
+        database: options.database,
+        tls: options.tls.clone().map(|tls| fred::types::config::TlsConnector::from(tls).into()),
+        ..Config::default()
+    }
+}
+
+fn encoded<R: Serialize>(notice: &Notice<R>) -> Bytes {
+    let whole = serde_json::to_vec(&Published::Notice(notice)).ok().filter(|bytes| bytes.len() <= MAX_BYTES);
+    whole.map_or_else(|| Bytes::from_static(br#""look""#), Bytes::from)
+}
+
+/// Publishes what is committed here, one message after the other.
+async fn publish(publisher: Client, mut queue: mpsc::Receiver<(Arc<str>, Bytes)>) {
+    while let Some((channel, message)) = queue.recv().await {
+        if let Err(error) = publisher.publish::<(), _, _>(channel.to_string(), message).await {
+            debug!(%error, %channel, "a notice was not published");
+        }
+    }
+}
+
+/// Gives each message to its stream.
+async fn take_in(subscriber: SubscriberClient, streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>>) {
+    let mut messages = subscriber.message_rx();
+    loop {
+        match messages.recv().await {
+            Ok(Message { channel, value: Value::Bytes(bytes), .. }) => offer(&streams, &channel, bytes),
+            Ok(Message { channel, value: Value::String(text), .. }) => {
+                offer(&streams, &channel, Bytes::copy_from_slice(text.as_bytes()));
+            }
+            Ok(_) => {}
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(count)) => {
+                warn!(count, "notices came faster than they could be taken in");
+                streams.lock().values().for_each(|inlet| inlet.look());
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn offer(streams: &Mutex<HashMap<String, Arc<Inlet>>>, channel: &str, message: Bytes) {
+    let streams = streams.lock();
+    let Some(inlet) = streams.get(channel) else { return };
+    if inlet.messages.try_send(message).is_err() {
+        inlet.look();
+    }
+}
+
+/// While a connection was gone, messages were lost.
+async fn look_after_reconnects(
+    subscriber: SubscriberClient,
+    streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>>,
+) {
+    let mut reconnects = subscriber.reconnect_rx();
+    while reconnects.recv().await.is_ok() {
+        info!("connected to Redis");
+        streams.lock().values().for_each(|inlet| inlet.look());
+    }
+}
+
+/// Keeps a feed up to date with what other processes commit.
+async fn read<S: Stream>(
+    feed: Feed<S>,
+    inlet: Arc<Inlet>,
+    mut queue: mpsc::Receiver<Bytes>,
+    look_every: Duration,
+) {
+    let mut ticks = tokio::time::interval(look_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = queue.recv() => match message {
+                Some(message) if deliver(&feed, &message) => continue,
+                Some(_) => {}
+                None => return,
+            },
+            () = inlet.missed.notified() => {}
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = feed.see_committed().await {
+            debug!(stream = S::NAME, %error, "looking for what was missed");
+        }
+    }
+}
+
+/// Whether the feed stands where the message says, or farther.
+fn deliver<S: Stream>(feed: &Feed<S>, message: &[u8]) -> bool {
+    match serde_json::from_slice::<Published<Notice<S::Row>>>(message) {
+        Ok(Published::Notice(notice)) => feed.deliver(&notice),
+        Ok(Published::Look) => false,
+        Err(error) => {
+            // A newer version may say more than we understand; the database says it in our words.
+            debug!(stream = S::NAME, %error, "a notice that is not understood");
+            false
+        }
+    }
+}

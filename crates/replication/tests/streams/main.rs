@@ -1,0 +1,5 @@
+//! Streams on a real PostgreSQL, and over a real Redis.
+
+mod notices;
+mod words;
+mod writing;

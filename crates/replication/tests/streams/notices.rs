@@ -1,0 +1,137 @@
+//! Streams over several processes that tell each other through a real Redis.
+
+use std::time::Duration;
+
+use myelin_replication::{Notices, NoticesOptions, RedisAddress};
+use myelin_testing::{MigratedDatabase, TestRedis};
+use myelin_types::{Position, StreamId};
+
+use crate::words::{Process, database, process, words};
+
+/// Longer than any test: what is seen was told.
+const NEVER: Duration = Duration::from_secs(3600);
+/// How long a test waits for what should happen at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn options(redis: &TestRedis, server_name: &str, look_every: Duration) -> NoticesOptions {
+    NoticesOptions {
+        address: RedisAddress::Unix(redis.socket()),
+        username: None,
+        password: None,
+        database: None,
+        tls: None,
+        server_name: server_name.to_owned(),
+        look_every,
+    }
+}
+
+/// A process that hears others, and is heard.
+async fn connected(database: &MigratedDatabase, name: &str, options: NoticesOptions) -> (Process, Notices) {
+    let process = process(database, name).await;
+    let notices = Notices::start(options).unwrap();
+    notices.join(&process.feed);
+    (process, notices)
+}
+
+impl Process {
+    async fn say(&self, word: &str) -> StreamId {
+        self.writer.append(words(&[word])).await.unwrap()[0]
+    }
+
+    /// Waits for the notice, without asking the database for it.
+    async fn is_told(&self, id: StreamId, by: &Process) -> bool {
+        let mut positions = self.feed.changes();
+        let writer = by.session.writer();
+        let told = positions.wait_for(|position| position.covers(writer, id));
+        tokio::time::timeout(PATIENCE, told).await.is_ok()
+    }
+}
+
+/// Until the one hears the other, words may be lost; each that is said leads to the ones before.
+async fn until_heard(speaker: &Process, listener: &Process) {
+    for _ in 0..200 {
+        let id = speaker.say("hello").await;
+        let mut positions = listener.feed.changes();
+        let told = positions.wait_for(|position| position.covers(speaker.session.writer(), id));
+        if tokio::time::timeout(Duration::from_millis(100), told).await.is_ok() {
+            return;
+        }
+    }
+    panic!("nothing was heard");
+}
+
+#[tokio::test]
+async fn what_one_process_commits_the_others_are_told() {
+    let (redis, database) = (TestRedis::start(), database().await);
+    let (one, _one) = connected(&database, "one", options(&redis, "a.test", NEVER)).await;
+    let (other, _other) = connected(&database, "other", options(&redis, "a.test", NEVER)).await;
+    until_heard(&one, &other).await;
+    until_heard(&other, &one).await;
+    let before = other.seen().len();
+    let mut last = StreamId::ZERO;
+    for number in 0..100 {
+        last = one.say(&number.to_string()).await;
+    }
+    assert!(other.is_told(last, &one).await);
+    let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!(other.seen()[before..], expected, "each once, in order");
+}
+
+#[tokio::test]
+async fn without_redis_and_after_an_empty_one_came_back_nothing_is_missed() {
+    let (mut redis, database) = (TestRedis::start(), database().await);
+    let often = Duration::from_millis(300);
+    let (one, _one) = connected(&database, "one", options(&redis, "a.test", often)).await;
+    let (other, _other) = connected(&database, "other", options(&redis, "a.test", NEVER)).await;
+    until_heard(&one, &other).await;
+    until_heard(&other, &one).await;
+
+    redis.kill();
+    let lost = one.say("nobody hears this").await;
+    let seen = other.say("but one looks").await;
+    assert!(one.is_told(seen, &other).await, "who looks now and then sees it");
+
+    redis.start_again();
+    assert!(other.is_told(lost, &one).await, "who connects anew looks");
+    until_heard(&one, &other).await;
+    let heard = |word: &str| other.seen().iter().filter(|seen| *seen == word).count();
+    assert_eq!(heard("nobody hears this"), 1);
+}
+
+#[tokio::test]
+async fn a_process_that_starts_without_redis_connects_when_it_comes() {
+    let (mut redis, database) = (TestRedis::start(), database().await);
+    redis.kill();
+    let (one, _one) = connected(&database, "one", options(&redis, "a.test", NEVER)).await;
+    let (other, _other) = connected(&database, "other", options(&redis, "a.test", NEVER)).await;
+    let early = one.say("early").await;
+    redis.start_again();
+    assert!(other.is_told(early, &one).await);
+    until_heard(&one, &other).await;
+}
+
+#[tokio::test]
+async fn homeservers_on_one_redis_do_not_meet() {
+    let redis = TestRedis::start();
+    let (here, there) = (database().await, database().await);
+    let (one, _one) = connected(&here, "one", options(&redis, "a.test", NEVER)).await;
+    let (other, _other) = connected(&here, "other", options(&redis, "a.test", NEVER)).await;
+    let (stranger, _stranger) = connected(&there, "one", options(&redis, "b.test", NEVER)).await;
+    until_heard(&one, &other).await;
+    let secret = one.say("secret").await;
+    assert!(other.is_told(secret, &one).await);
+    assert_eq!(stranger.seen(), Vec::<String>::new());
+    assert_eq!(*stranger.feed.position(), Position::default(), "not even that something was said");
+}
+
+#[tokio::test]
+async fn more_than_a_message_holds_is_read_from_the_database() {
+    let (redis, database) = (TestRedis::start(), database().await);
+    let (one, _one) = connected(&database, "one", options(&redis, "a.test", NEVER)).await;
+    let (other, _other) = connected(&database, "other", options(&redis, "a.test", NEVER)).await;
+    until_heard(&one, &other).await;
+    let long = "long ".repeat(20_000);
+    let id = one.say(&long).await;
+    assert!(other.is_told(id, &one).await);
+    assert_eq!(other.seen().last(), Some(&long));
+}

@@ -1,0 +1,85 @@
+//! A stream of words, and processes that write and read it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use myelin_leases::Session;
+use myelin_replication::{Feed, Stamped, Stream, StreamWriter};
+use myelin_storage::{Client, Result, Transaction, execute, query};
+use myelin_testing::MigratedDatabase;
+use myelin_types::{Position, StreamId, WriterId};
+
+/// Words, on the receipts stream's sequence; "bad" is refused by the table.
+pub struct Words;
+
+impl Stream for Words {
+    const NAME: &'static str = "receipts";
+    type Row = String;
+
+    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<String>]) -> Result<()> {
+        const SQL: &str = "INSERT INTO words SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[])";
+        let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
+        let writers: Vec<i16> = rows.iter().map(|row| row.writer.0).collect();
+        let words: Vec<&str> = rows.iter().map(|row| row.row.as_str()).collect();
+        execute(transaction, SQL, &[&ids, &writers, &words]).await?;
+        Ok(())
+    }
+
+    async fn since(
+        client: &Client,
+        after: &Position,
+        upto: &Position,
+        limit: i64,
+    ) -> Result<Vec<Stamped<String>>> {
+        const SQL: &str = "
+            SELECT stream_id, writer_id, word FROM words WHERE stream_id > $1 AND stream_id <= $2
+             ORDER BY stream_id LIMIT $3";
+        let rows = query(client, SQL, &[&after.minimum().0, &upto.maximum().0, &limit]).await?;
+        let rows = rows.iter().map(|row| Stamped {
+            id: StreamId(row.get(0)),
+            writer: WriterId(row.get(1)),
+            row: row.get(2),
+        });
+        Ok(rows.filter(|row| upto.covers(row.writer, row.id)).collect())
+    }
+}
+
+pub struct Process {
+    pub session: Session,
+    pub feed: Feed<Words>,
+    pub writer: StreamWriter<Words>,
+    pub seen: Arc<Mutex<Vec<String>>>,
+}
+
+pub async fn database() -> MigratedDatabase {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    const WORDS: &str = "
+        CREATE TABLE words (stream_id bigint PRIMARY KEY, writer_id smallint, word text CHECK (word <> 'bad'))";
+    client.batch_execute(WORDS).await.unwrap();
+    database
+}
+
+pub async fn process(database: &MigratedDatabase, name: &str) -> Process {
+    let session = Session::register((**database).clone(), name, &[Words::NAME], Duration::ZERO)
+        .await
+        .expect("a free name");
+    let feed = Feed::<Words>::open((**database).clone()).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    feed.subscribe(move |batch| sink.lock().unwrap().extend(batch.rows.iter().map(|row| row.row.clone())));
+    let writer = StreamWriter::start((**database).clone(), session.clone(), feed.clone());
+    Process { session, feed, writer, seen }
+}
+
+pub fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+impl Process {
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
