@@ -28,7 +28,7 @@ mod timeline;
 mod user;
 
 pub use api::{Answer, Api, PATIENCE};
-pub use server::{Options, Said, Server};
+pub use server::{Options, Said, Server, program};
 pub use sync::{Sync, Syncer};
 pub use timeline::Timelines;
 pub use user::{User, path_segment};

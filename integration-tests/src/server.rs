@@ -253,7 +253,11 @@ fn spawn(folder: &Path) -> anyhow::Result<Child> {
 }
 
 /// A daemon that was built beforehand: in the folder `MYELIN_BIN_DIR`, or beside this program.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+///
+/// If it is in neither.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let beside = env::current_exe().context("finding this program")?;
     let folders = match env::var_os("MYELIN_BIN_DIR") {
         Some(folder) => vec![PathBuf::from(folder)],
