@@ -47,6 +47,7 @@ mod threads;
 mod to_device;
 mod typing;
 mod ui_auth;
+mod voip;
 
 pub use adapters::AccountProfiles;
 pub use app::{App, Services};
@@ -90,5 +91,6 @@ pub fn routes(app: App) -> Routes<App> {
     threads::routes(&mut routes);
     to_device::routes(&mut routes);
     typing::routes(&mut routes);
+    voip::routes(&mut routes);
     routes
 }

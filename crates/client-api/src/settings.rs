@@ -5,7 +5,7 @@ use std::sync::Arc;
 use myelin_accounts::{AccountsConfig, PasswordPolicy, TokenLifetimes};
 use myelin_config::{
     Auth, Config, DefaultEncryption, Presence, PresenceMode, RateLimits, Registration, RoomDirectory, Rooms,
-    Server, Users,
+    Server, Users, Voip,
 };
 use myelin_ephemeral::PresenceOptions;
 use myelin_events::ServerSigningKey;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub rooms: Rooms,
     /// Aliases and the public list of rooms.
     pub room_directory: RoomDirectory,
+    /// Calls.
+    pub voip: Voip,
     /// How often what may be done; [`Limits`](crate::Limits) counts.
     pub rate_limits: RateLimits,
 }
@@ -44,6 +46,7 @@ impl Settings {
             presence: config.presence.clone(),
             rooms: config.rooms.clone(),
             room_directory: config.room_directory.clone(),
+            voip: config.voip.clone(),
             rate_limits: config.rate_limits.clone(),
         }
     }

@@ -186,6 +186,7 @@ fn settings() -> Settings {
         presence: Default::default(),
         rooms: Default::default(),
         room_directory: Default::default(),
+        voip: Default::default(),
         rate_limits: Default::default(),
     };
     let unlimited = || myelin_config::RateLimit::UNLIMITED;
