@@ -24,6 +24,7 @@ mod profile;
 mod registration;
 mod replaced_room;
 mod session;
+mod shared_secret;
 mod tags;
 #[cfg(test)]
 mod testing;
@@ -44,6 +45,7 @@ pub use self::{
     profile::{MemberProfile, Profile, ProfileError},
     registration::{NewAccount, RegistrationError},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},
+    shared_secret::SharedSecretRegistration,
     tags::TagError,
     token::TokenHash,
     ui_auth::{UiAuth, UiAuthError, UiAuthPassed, UiAuthRequest},

@@ -4,12 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use myelin_accounts::SharedSecretRegistration;
 use myelin_config::{Config, ListenerKind};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
-use sha1::Sha1;
 
 use crate::{config, password::Source};
 
@@ -120,13 +119,13 @@ async fn send(arguments: &Register, secret: &str, url: &str, password: &str) -> 
     let answer = client.get(&path).send().await.with_context(|| format!("asking {url}"))?;
     let Nonce { nonce } = answer_of(answer).await?.json().await.context("reading the answer")?;
 
-    let admin = if arguments.admin { "admin" } else { "notadmin" };
-    let mut hmac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("an HMAC takes keys of any length");
-    hmac.update([&nonce, &arguments.username, password, admin].join("\0").as_bytes());
-    if let Some(user_type) = &arguments.user_type {
-        hmac.update(b"\0");
-        hmac.update(user_type.as_bytes());
-    }
+    let signed = SharedSecretRegistration {
+        nonce: &nonce,
+        username: &arguments.username,
+        password,
+        is_admin: arguments.admin,
+        user_type: arguments.user_type.as_deref(),
+    };
     let mut body = json!({
         "nonce": nonce,
         "username": arguments.username,
@@ -134,7 +133,7 @@ async fn send(arguments: &Register, secret: &str, url: &str, password: &str) -> 
         "admin": arguments.admin,
         // Nobody would use the session that it makes.
         "inhibit_login": true,
-        "mac": hex::encode(hmac.finalize().into_bytes()),
+        "mac": signed.sign(secret),
     });
     if let Some(user_type) = &arguments.user_type {
         body["user_type"] = user_type.as_str().into();
