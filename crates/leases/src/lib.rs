@@ -6,8 +6,14 @@
 //! [`StorageError::Fenced`](myelin_storage::StorageError::Fenced). Liveness is one row per process, renewed every few
 //! seconds; a lease is a row that names the holder and its epoch.
 //!
+//! A [`Duty`] that several processes would do is shared out in parts ([`Share`]): each process looks at who lives and holds
+//! what, gives up what belongs to another by rendezvous hashing, and takes what is its own and free.
+//!
 //! What is not here: what the duties are. Start with [`Session::register`].
 
 mod session;
+mod share;
 
+pub use myelin_storage::instances::{Living, Registration};
 pub use session::{LeaseError, Session};
+pub use share::{Assignment, Duty, Holder, Share, weigh};

@@ -8,6 +8,7 @@ use myelin_storage::{
     streams,
 };
 use myelin_types::WriterId;
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -15,9 +16,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 /// How long a process counts as alive after its last heartbeat.
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = Duration::from_secs(4);
 /// How often it says that it lives.
-const HEARTBEAT: Duration = Duration::from_millis(1500);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Why a process can't register or take a duty.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +42,17 @@ struct Inner {
     registration: Registration,
     name: String,
     lost: watch::Sender<bool>,
+    beats: Mutex<Beats>,
     /// Holds the advisory lock on the name for as long as this connection lives: the server frees it by itself when
     /// the process dies, so that a successor of the same name need not wait for the heartbeat to run out.
     _name_lock: DetachedClient,
+}
+
+/// The heartbeats that reached the database without a longer break between two of them.
+#[derive(Clone, Copy)]
+struct Beats {
+    first: Instant,
+    last: Instant,
 }
 
 impl std::fmt::Debug for Session {
@@ -87,10 +96,60 @@ impl Session {
             registration,
             name: name.to_owned(),
             lost: watch::Sender::new(false),
+            beats: Mutex::new(Beats { first: Instant::now(), last: Instant::now() }),
             _name_lock: myelin_storage::detach(name_lock),
         }));
         tokio::spawn(heartbeat(Arc::downgrade(&session.0)));
         Ok(session)
+    }
+
+    /// The process's number and epoch.
+    pub fn registration(&self) -> Registration {
+        self.0.registration
+    }
+
+    /// The database that the process is registered in.
+    pub fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    /// Tells the other processes where they reach this one, in words that the caller knows.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn set_address(&self, address: &str) -> Result<(), LeaseError> {
+        let client = self.0.database.get().await?;
+        Ok(instances::set_address(&client, self.0.registration, address).await?)
+    }
+
+    /// Tells the other processes that this one takes a share of a duty from now on.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn take_part(&self, duty: &str) -> Result<(), LeaseError> {
+        let client = self.0.database.get().await?;
+        Ok(instances::add_duty(&client, self.0.registration, duty).await?)
+    }
+
+    /// Tells the other processes that this one does not take a share of a duty any more.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn take_no_part(&self, duty: &str) -> Result<(), LeaseError> {
+        let client = self.0.database.get().await?;
+        Ok(instances::remove_duty(&client, self.0.registration, duty).await?)
+    }
+
+    /// The process has reached the database for long enough, and until now, to tell from their silence that others have
+    /// gone. After an outage of the database, everybody was silent.
+    pub fn is_steady(&self) -> bool {
+        let beats = *self.0.beats.lock();
+        beats.last.elapsed() < 2 * HEARTBEAT && beats.first.elapsed() >= TTL
+    }
+
+    /// Whether the process was replaced.
+    pub fn is_lost(&self) -> bool {
+        *self.0.lost.borrow()
     }
 
     /// The process's number, which stands beside every row that it writes to a stream.
@@ -157,6 +216,17 @@ impl Session {
     }
 }
 
+impl Inner {
+    fn beat(&self) {
+        let now = Instant::now();
+        let mut beats = self.beats.lock();
+        if now - beats.last > 2 * HEARTBEAT {
+            beats.first = now;
+        }
+        beats.last = now;
+    }
+}
+
 async fn heartbeat(session: std::sync::Weak<Inner>) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,7 +242,7 @@ async fn heartbeat(session: std::sync::Weak<Inner>) {
             instances::heartbeat(&client, session.0.registration, TTL).await
         };
         match beat.await {
-            Ok(true) => {}
+            Ok(true) => session.0.beat(),
             Ok(false) => return session.mark_lost(),
             Err(error) => warn!(%error, "the heartbeat did not reach the database"),
         }

@@ -1,0 +1,410 @@
+//! Sharing out a duty among the processes that would take a part of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use myelin_storage::{
+    StorageError,
+    instances::{self, Living, Registration},
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::MissedTickBehavior,
+};
+use tracing::{info, warn};
+
+use crate::{LeaseError, Session};
+
+/// How often each process looks at who lives and who holds what.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A duty that is done in parts. All processes of all versions must agree on the number of its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// Its name: `events`, `background`. The leases are `NAME/0`, `NAME/1`, ….
+    pub name: &'static str,
+    /// How many parts it has; 1: one process has it at a time.
+    pub shards: u16,
+}
+
+impl Duty {
+    /// The name of a part's lease.
+    pub fn lease(&self, shard: u16) -> String {
+        format!("{}/{shard}", self.name)
+    }
+
+    fn shard(&self, lease: &str) -> Option<u16> {
+        let shard = lease.strip_prefix(self.name)?.strip_prefix('/')?.parse().ok()?;
+        (shard < self.shards).then_some(shard)
+    }
+}
+
+/// What does the work of a duty.
+pub trait Holder: Send + Sync + 'static {
+    /// These parts are the process's own now. Ends once work on them has begun.
+    fn gained<'a>(&'a self, shards: &'a [u16]) -> BoxFuture<'a, ()>;
+
+    /// Begins nothing more for these parts, and ends once all that was under way for them is committed or has failed: from
+    /// then on another process may have them.
+    fn give_up<'a>(&'a self, shards: &'a [u16]) -> BoxFuture<'a, ()>;
+}
+
+/// Who has which part, as it was seen last.
+#[derive(Clone, Debug, Default)]
+pub struct Assignment {
+    /// By part, the process that holds it, if that lives.
+    holders: Vec<Option<Arc<Living>>>,
+    living: Vec<Arc<Living>>,
+}
+
+impl Assignment {
+    /// The living process that holds a part.
+    pub fn holder(&self, shard: u16) -> Option<&Living> {
+        self.holders.get(usize::from(shard))?.as_deref()
+    }
+
+    /// All processes that live, whatever they do, by name.
+    pub fn living(&self) -> &[Arc<Living>] {
+        &self.living
+    }
+
+    /// The processes that hold any part, each once, by name.
+    pub fn holders(&self) -> Vec<&Living> {
+        let mut holders: Vec<&Living> = self.holders.iter().flatten().map(AsRef::as_ref).collect();
+        holders.sort_by(|one, other| one.name.cmp(&other.name));
+        holders.dedup_by(|one, other| one.registration == other.registration);
+        holders
+    }
+}
+
+/// A process's view of a duty, and its part of it if it takes one. Clones are the same.
+#[derive(Clone)]
+pub struct Share(Arc<Inner>);
+
+struct Inner {
+    session: Session,
+    duty: Duty,
+    holder: Option<Weak<dyn Holder>>,
+    state: Mutex<State>,
+    /// Serves one look at a time.
+    looking: tokio::sync::Mutex<()>,
+    assignment: watch::Sender<Assignment>,
+    wanted: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    held: Vec<u16>,
+    is_leaving: bool,
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let held = self.0.state.lock().held.len();
+        f.debug_struct("Share").field("duty", &self.0.duty.name).field("held", &held).finish_non_exhaustive()
+    }
+}
+
+impl Share {
+    /// Takes part in the duty, with `holder` doing the work for as long as it is there; or only watches who does. The first
+    /// look is done when this returns.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn start(
+        session: Session,
+        duty: Duty,
+        holder: Option<Weak<dyn Holder>>,
+    ) -> Result<Self, LeaseError> {
+        if holder.is_some() {
+            session.take_part(duty.name).await?;
+        }
+        let share = Self(Arc::new(Inner {
+            session,
+            duty,
+            holder,
+            state: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            assignment: watch::Sender::default(),
+            wanted: Notify::new(),
+        }));
+        share.look().await?;
+        tokio::spawn(keep_looking(Arc::downgrade(&share.0)));
+        Ok(share)
+    }
+
+    /// The parts that the process has now.
+    pub fn held(&self) -> Vec<u16> {
+        self.0.state.lock().held.clone()
+    }
+
+    /// Who has what, as it was seen last.
+    pub fn assignment(&self) -> watch::Receiver<Assignment> {
+        self.0.assignment.subscribe()
+    }
+
+    /// Has the next look come at once: something seems to have changed.
+    pub fn look_soon(&self) {
+        self.0.wanted.notify_one();
+    }
+
+    /// Gives all parts up, to others where there are any, and takes none any more.
+    ///
+    /// # Errors
+    /// If the database fails; the parts come free then when the last heartbeat has run out.
+    pub async fn leave(&self) -> Result<(), LeaseError> {
+        self.0.state.lock().is_leaving = true;
+        self.0.session.take_no_part(self.0.duty.name).await?;
+        self.look().await
+    }
+
+    async fn look(&self) -> Result<(), LeaseError> {
+        let _turn = self.0.looking.lock().await;
+        let inner = &*self.0;
+        let (living, leases) = inner.read().await?;
+        let me = inner.session.registration();
+        let plan = Plan::new(inner.duty, me, &living, &leases);
+        inner.hand_over(&plan).await?;
+        inner.take(&plan, &leases).await?;
+        let (living, leases) = match plan.is_quiet() {
+            true => (living, leases),
+            false => inner.read().await?,
+        };
+        let living: Vec<Arc<Living>> = living.into_iter().map(Arc::new).collect();
+        let holder = |shard: u16| {
+            let registration = leases.get(&shard)?;
+            living.iter().find(|process| process.registration == *registration).cloned()
+        };
+        let holders = (0..inner.duty.shards).map(holder).collect();
+        inner.assignment.send_replace(Assignment { holders, living });
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn read(&self) -> Result<(Vec<Living>, HashMap<u16, Registration>), LeaseError> {
+        let client = self.session.database().get().await?;
+        let living = instances::list_living(&client).await?;
+        let leases = instances::list_leases(&client, &format!("{}/", self.duty.name)).await?;
+        let leases =
+            leases.into_iter().filter_map(|(lease, holder)| Some((self.duty.shard(&lease)?, holder)));
+        Ok((living, leases.collect()))
+    }
+
+    fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.holder.as_ref()?.upgrade()
+    }
+
+    async fn hand_over(&self, plan: &Plan) -> Result<(), LeaseError> {
+        let leaving: Vec<u16> = plan.give.iter().map(|(shard, _)| *shard).collect();
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        if let Some(holder) = self.holder() {
+            holder.give_up(&leaving).await;
+        }
+        self.state.lock().held.retain(|shard| !leaving.contains(shard));
+        let client = self.session.database().get().await?;
+        let mut heirs: HashMap<Option<Registration>, Vec<String>> = HashMap::new();
+        for (shard, heir) in &plan.give {
+            heirs.entry(*heir).or_default().push(self.duty.lease(*shard));
+        }
+        for (heir, leases) in heirs {
+            let leases: Vec<&str> = leases.iter().map(String::as_str).collect();
+            instances::hand_over_leases(&client, &leases, self.session.registration(), heir).await?;
+        }
+        info!(duty = self.duty.name, shards = leaving.len(), "handed over");
+        Ok(())
+    }
+
+    async fn take(&self, plan: &Plan, leases: &HashMap<u16, Registration>) -> Result<(), LeaseError> {
+        let Some(holder) = self.holder() else { return Ok(()) };
+        // Who was stopped itself, or cut off from the database, can't tell who else was.
+        let is_steady = self.session.is_steady();
+        let me = self.session.registration();
+        let of_another = |shard: &u16| leases.get(shard).is_some_and(|held| held.writer != me.writer);
+        let free = plan.take.iter().filter(|shard| is_steady || !of_another(shard));
+        let wanted: Vec<String> = free.map(|shard| self.duty.lease(*shard)).collect();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        let mut gained = plan.inherited(&self.state.lock().held);
+        if !wanted.is_empty() {
+            let taken = self.session.acquire(&wanted).await?;
+            gained.extend(taken.iter().filter_map(|lease| self.duty.shard(lease)));
+        }
+        if !gained.is_empty() {
+            info!(duty = self.duty.name, shards = gained.len(), "took over");
+            holder.gained(&gained).await;
+            self.state.lock().held.extend(&gained);
+        }
+        Ok(())
+    }
+}
+
+/// What a process does after a look.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    /// Parts to give up, each with its heir, if there is one.
+    give: Vec<(u16, Option<Registration>)>,
+    /// Parts to take: nobody has them.
+    take: Vec<u16>,
+    /// Parts that are the process's own by its lease.
+    mine: Vec<u16>,
+}
+
+impl Plan {
+    fn new(duty: Duty, me: Registration, living: &[Living], leases: &HashMap<u16, Registration>) -> Self {
+        let candidates: Vec<&Living> =
+            living.iter().filter(|process| process.duties.iter().any(|name| name == duty.name)).collect();
+        let mut plan = Self { give: Vec::new(), take: Vec::new(), mine: Vec::new() };
+        for shard in 0..duty.shards {
+            let desired = choose(duty.name, shard, &candidates).map(|process| process.registration);
+            let lives =
+                |holder: &&Registration| living.iter().any(|process| process.registration == **holder);
+            match leases.get(&shard).filter(lives) {
+                Some(holder) if *holder == me && desired != Some(me) => plan.give.push((shard, desired)),
+                Some(holder) if *holder == me => plan.mine.push(shard),
+                Some(_) => {}
+                None if desired == Some(me) => plan.take.push(shard),
+                None => {}
+            }
+        }
+        plan
+    }
+
+    /// Parts that another process handed to this one.
+    fn inherited(&self, held: &[u16]) -> Vec<u16> {
+        self.mine.iter().filter(|shard| !held.contains(shard)).copied().collect()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.give.is_empty() && self.take.is_empty()
+    }
+}
+
+/// Rendezvous hashing: when a process comes or goes, only its own parts move.
+fn choose<'a>(duty: &str, shard: u16, candidates: &[&'a Living]) -> Option<&'a Living> {
+    let weight = |process: &&&Living| weigh(&format!("{duty}/{shard}"), &process.name);
+    candidates.iter().max_by_key(weight).copied()
+}
+
+/// How much a process weighs for a key, for rendezvous hashing: the heaviest has it. The same in all versions (FNV-1a with
+/// the finalizer of MurmurHash3).
+pub fn weigh(key: &str, process: &str) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in key.bytes().chain([0xff]).chain(process.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+async fn keep_looking(share: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let Some(inner) = share.upgrade() else { return };
+        let share = Share(inner);
+        if share.0.session.is_lost() || share.0.state.lock().is_leaving {
+            return;
+        }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = share.0.wanted.notified() => {}
+        }
+        match share.look().await {
+            Ok(()) => {}
+            Err(LeaseError::Storage(StorageError::Fenced)) => return,
+            Err(error) => warn!(duty = share.0.duty.name, %error, "looking at who does what"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_types::WriterId;
+
+    use super::*;
+
+    const DUTY: Duty = Duty { name: "events", shards: 128 };
+
+    fn living(writer: i16, is_willing: bool) -> Living {
+        Living {
+            registration: Registration { writer: WriterId(writer), epoch: 1 },
+            name: format!("w{writer}"),
+            duties: is_willing.then(|| DUTY.name.to_owned()).into_iter().collect(),
+            address: None,
+        }
+    }
+
+    /// Has all processes look in turn until nothing moves, and gives who has how many parts.
+    fn settle(processes: &[Living], leases: &mut HashMap<u16, Registration>) -> Vec<usize> {
+        for round in 0.. {
+            let mut moved = false;
+            for process in processes {
+                let me = process.registration;
+                let plan = Plan::new(DUTY, me, processes, leases);
+                moved |= !plan.is_quiet();
+                for (shard, heir) in plan.give {
+                    assert_eq!(leases.remove(&shard), Some(me), "one gives only what one has");
+                    heir.map(|heir| leases.insert(shard, heir));
+                }
+                for shard in plan.take {
+                    let before = leases.insert(shard, me);
+                    let lived =
+                        before.is_some_and(|before| processes.iter().any(|p| p.registration == before));
+                    assert!(!lived, "one takes nothing from the living");
+                }
+            }
+            if !moved {
+                break;
+            }
+            assert!(round < 3, "it never settles");
+        }
+        let count = |process: &Living| leases.values().filter(|held| **held == process.registration).count();
+        processes.iter().map(count).collect()
+    }
+
+    #[test]
+    fn parts_are_spread_and_follow_those_who_come_and_go() {
+        let mut leases = HashMap::new();
+        let mut processes = vec![living(1, true)];
+        assert_eq!(settle(&processes, &mut leases), [128]);
+        processes.push(living(2, true));
+        processes.push(living(3, false));
+        let spread = settle(&processes, &mut leases);
+        assert_eq!((spread[0] + spread[1], spread[2]), (128, 0));
+        assert!(spread[0].abs_diff(spread[1]) < 50, "{spread:?}");
+
+        // One that dies leaves its parts to the other; what the other has does not move.
+        let before = leases.clone();
+        processes.remove(0);
+        assert_eq!(settle(&processes, &mut leases), [128, 0]);
+        let second = processes[0].registration;
+        assert!(before.iter().all(|(shard, held)| *held != second || leases[shard] == second));
+
+        // One that leaves gives its parts away; the last one leaves them to nobody.
+        processes[1] = living(3, true);
+        processes[0] = living(2, false);
+        assert_eq!(settle(&processes, &mut leases), [0, 128]);
+        processes[1] = living(3, false);
+        assert_eq!(settle(&processes, &mut leases), [0, 0]);
+    }
+
+    #[test]
+    fn weights_stay_what_they_are() {
+        assert_eq!(weigh("events/1", "main"), weigh("events/1", "main"));
+        let chosen = |shard: u16| {
+            choose("events", shard, &[&living(1, true), &living(2, true)]).map(|l| l.registration.writer.0)
+        };
+        let chosen: Vec<_> = (0..8).map(chosen).collect();
+        assert_eq!(chosen, CHOSEN, "running processes of another version would disagree");
+    }
+
+    const CHOSEN: [Option<i16>; 8] = [Some(1), Some(1), Some(1), Some(1), Some(1), Some(1), Some(2), Some(2)];
+}
