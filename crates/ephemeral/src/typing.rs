@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use myelin_types::{Clock, Position, StreamId};
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
 /// A client can't be typing for longer without saying so again.
@@ -29,6 +30,18 @@ pub struct TypingChange {
     pub id: StreamId,
 }
 
+/// What another process is told: a user types, or does not any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TypingUpdate {
+    /// The room's number.
+    pub room_nid: i64,
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// For how long, in milliseconds; `None`: not any more.
+    pub timeout_ms: Option<u64>,
+}
+
+type Outlet = Box<dyn Fn(TypingUpdate) + Send + Sync>;
 type Subscriber = Box<dyn Fn(TypingChange) + Send + Sync>;
 
 /// Who is typing ([spec](https://spec.matrix.org/v1.19/client-server-api/#typing-notifications)). Clones are the same.
@@ -42,6 +55,8 @@ struct Inner {
     clock: Clock,
     position: watch::Sender<StreamId>,
     state: Mutex<State>,
+    /// Tells other processes.
+    outlet: OnceLock<Outlet>,
 }
 
 #[derive(Default)]
@@ -70,7 +85,8 @@ impl Typing {
     pub fn new(clock: Clock) -> Self {
         let now = i64::try_from(clock.now()).unwrap_or_default();
         let state = State { last: now, ..State::default() };
-        Self(Arc::new(Inner { clock, position: watch::Sender::new(StreamId(now)), state: Mutex::new(state) }))
+        let position = watch::Sender::new(StreamId(now));
+        Self(Arc::new(Inner { clock, position, state: Mutex::new(state), outlet: OnceLock::new() }))
     }
 
     /// Has `subscriber` called with every change, before the position moves past it. It must not block.
@@ -83,8 +99,23 @@ impl Typing {
         Position::at(*self.0.position.borrow())
     }
 
+    /// Has `outlet` called with what happens here, for other processes to [`take`](Self::take). It must not block. Only the first
+    /// counts.
+    pub fn publish_to(&self, outlet: impl Fn(TypingUpdate) + Send + Sync + 'static) {
+        let _ = self.0.outlet.set(Box::new(outlet));
+    }
+
     /// `user` types in the room for `duration` (at most two minutes), or with `None` does not any more.
     pub fn set(&self, room_nid: i64, user: &UserId, duration: Option<Duration>) {
+        self.take(room_nid, user, duration);
+        if let Some(outlet) = self.0.outlet.get() {
+            let timeout_ms = duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+            outlet(TypingUpdate { room_nid, user_id: user.to_owned(), timeout_ms });
+        }
+    }
+
+    /// As [`set`](Self::set), for what happened in another process.
+    pub fn take(&self, room_nid: i64, user: &UserId, duration: Option<Duration>) {
         let mut state = self.0.state.lock();
         if state.rooms.len() > MAX_QUIET_ROOMS {
             let long_ago = state.last - REMEMBER_MS;

@@ -107,7 +107,8 @@ impl<S: Stream> Feed<S> {
         if seen.is_some_and(|seen| seen >= notice.position) {
             return true;
         }
-        if seen != Some(notice.previous) || state.writers.len() < notice.writers {
+        let known = state.writers.len() >= notice.writers && self.position().covers_all(&notice.after);
+        if seen != Some(notice.previous) || !known {
             debug!(stream = S::NAME, ?seen, previous = %notice.previous, "a notice left a gap, or is of a new writer");
             return false;
         }

@@ -12,13 +12,15 @@
 //! [`Position`]: myelin_types::Position
 
 mod feed;
+mod horizon;
 mod lane;
 mod notices;
 mod stream;
 mod writer;
 
 pub use feed::Feed;
+pub use horizon::{Horizon, Lag};
 pub use lane::Lane;
-pub use notices::{Notices, NoticesError, NoticesOptions, RedisAddress};
+pub use notices::{Notices, NoticesError, NoticesOptions, RedisAddress, Teller};
 pub use stream::{Batch, Notice, Stamped, Stream};
 pub use writer::{Appending, StreamWriter, WriteError};

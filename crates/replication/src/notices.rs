@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    marker::PhantomData,
     path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
@@ -21,7 +22,7 @@ use fred::{
     },
 };
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,
@@ -108,6 +109,50 @@ impl std::fmt::Debug for Notices {
     }
 }
 
+/// A channel to publish to.
+struct Outlet {
+    connection: Weak<Inner>,
+    channel: Arc<str>,
+}
+
+impl Outlet {
+    fn publish(&self, message: impl FnOnce() -> Bytes) {
+        let Some(connection) = self.connection.upgrade() else { return };
+        // A message that finds no place is one that was lost.
+        if let Ok(place) = connection.outgoing.try_reserve() {
+            place.send((self.channel.clone(), message()));
+        }
+    }
+}
+
+/// Tells the other processes something.
+pub struct Teller<T> {
+    outlet: Outlet,
+    me: u64,
+    what: PhantomData<fn(T)>,
+}
+
+impl<T> std::fmt::Debug for Teller<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Teller").field("channel", &self.outlet.channel).finish_non_exhaustive()
+    }
+}
+
+impl<T: Serialize> Teller<T> {
+    /// Tells them. Does not block.
+    pub fn tell(&self, what: T) {
+        let told = Told { by: self.me, what };
+        self.outlet.publish(|| serde_json::to_vec(&told).map_or_else(|_| Bytes::new(), Bytes::from));
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Told<T> {
+    /// The connection that told it, and need not hear of it.
+    by: u64,
+    what: T,
+}
+
 /// Where the messages of a stream go.
 struct Inlet {
     messages: mpsc::Sender<Bytes>,
@@ -169,10 +214,41 @@ impl Notices {
     /// Has a feed hear of what other processes commit, and they of what is committed here.
     pub fn join<S: Stream>(&self, feed: &Feed<S>) {
         let channel: Arc<str> = format!("myelin:{}:stream:{}", self.0.options.server_name, S::NAME).into();
+        let (inlet, queue) = self.listen(&channel);
+        let reading = tokio::spawn(read(feed.clone(), inlet, queue, self.0.options.look_every));
+        self.0.tasks.lock().push(reading.abort_handle());
+        let outlet = Outlet { connection: Arc::downgrade(&self.0), channel };
+        feed.publish_to(move |notice| outlet.publish(|| encoded(notice)));
+    }
+
+    /// Has `hear` called with what other processes tell by a channel of this name, and gives the means to tell them. What is
+    /// told while Redis is away is lost: this is for what is out of date soon. `hear` must not block.
+    pub fn open<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        hear: impl Fn(T) + Send + Sync + 'static,
+    ) -> Teller<T> {
+        let channel: Arc<str> = format!("myelin:{}:{name}", self.0.options.server_name).into();
+        let (_, mut queue) = self.listen(&channel);
+        let me = rand::random();
+        let reading = tokio::spawn(async move {
+            while let Some(message) = queue.recv().await {
+                match serde_json::from_slice::<Told<T>>(&message) {
+                    Ok(told) if told.by == me => {}
+                    Ok(told) => hear(told.what),
+                    // A newer version may say more than we understand.
+                    Err(error) => debug!(%error, "a message that is not understood"),
+                }
+            }
+        });
+        self.0.tasks.lock().push(reading.abort_handle());
+        Teller { outlet: Outlet { connection: Arc::downgrade(&self.0), channel }, me, what: PhantomData }
+    }
+
+    fn listen(&self, channel: &Arc<str>) -> (Arc<Inlet>, mpsc::Receiver<Bytes>) {
         let (messages, queue) = mpsc::channel(QUEUE);
         let inlet = Arc::new(Inlet { messages, missed: Notify::new() });
         self.0.streams.lock().insert(channel.to_string(), inlet.clone());
-        let reading = tokio::spawn(read(feed.clone(), inlet, queue, self.0.options.look_every));
         let subscriber = self.0.subscriber.clone();
         let name = channel.to_string();
         let subscribing = tokio::spawn(async move {
@@ -182,15 +258,13 @@ impl Notices {
                 tokio::time::sleep(Duration::from_millis(RECONNECT_MS.0.into())).await;
             }
         });
-        self.0.tasks.lock().extend([reading.abort_handle(), subscribing.abort_handle()]);
-        let connection: Weak<Inner> = Arc::downgrade(&self.0);
-        feed.publish_to(move |notice| {
-            let Some(connection) = connection.upgrade() else { return };
-            // A notice that finds no place is one that was lost.
-            if let Ok(place) = connection.outgoing.try_reserve() {
-                place.send((channel.clone(), encoded(notice)));
-            }
-        });
+        self.0.tasks.lock().push(subscribing.abort_handle());
+        (inlet, queue)
+    }
+
+    /// Whether there is a connection to Redis.
+    pub fn is_connected(&self) -> bool {
+        self.0.subscriber.is_connected()
     }
 }
 

@@ -52,6 +52,10 @@ pub struct Notice<R> {
     pub position: StreamId,
     /// How many writers the stream had at this commit: a reader that knows fewer can't tell what it has seen.
     pub writers: usize,
+    /// What the writer had seen of the stream when it committed. What these rows build on may be another writer's, whose
+    /// shard this one took over: readers take that in first.
+    #[serde(default)]
+    pub after: Position,
     /// The rows in between, all of them.
     pub rows: Arc<[Stamped<R>]>,
 }

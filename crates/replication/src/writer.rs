@@ -74,11 +74,12 @@ impl Future for Appending {
 /// Writes a stream. Clones feed the same queue, and a process has one queue for each stream that it writes.
 pub struct StreamWriter<S: Stream> {
     jobs: mpsc::Sender<Job<S::Row>>,
+    feed: Feed<S>,
 }
 
 impl<S: Stream> Clone for StreamWriter<S> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone() }
+        Self { jobs: self.jobs.clone(), feed: self.feed.clone() }
     }
 }
 
@@ -94,9 +95,14 @@ impl<S: Stream> StreamWriter<S> {
     pub fn start(database: Database, session: Session, feed: Feed<S>) -> Self {
         let (jobs, queue) = mpsc::channel(MAX_WAITING);
         let position = feed.position().of(session.writer());
-        let committer = Committer { database, session, feed, position };
+        let committer = Committer { database, session, feed: feed.clone(), position };
         tokio::spawn(committer.run(queue));
-        Self { jobs }
+        Self { jobs, feed }
+    }
+
+    /// The feed that is told of what is written.
+    pub fn feed(&self) -> &Feed<S> {
+        &self.feed
     }
 
     /// Writes rows, together and in order, and gives their ids once they are committed and every subscriber of this
@@ -316,7 +322,8 @@ impl<S: Stream> Committer<S> {
         let ids: Vec<StreamId> = stamped.iter().map(|row| row.id).collect();
         let Some(position) = ids.last().copied() else { return Ok(ids) };
         let (writer, previous) = (self.session.writer(), self.position);
-        let notice = Notice { writer, previous, position, writers, rows: stamped.into() };
+        let after = (*self.feed.position()).clone();
+        let notice = Notice { writer, previous, position, writers, after, rows: stamped.into() };
         self.position = position;
         // A gap in our own feed: another writer has joined the stream, or a commit of ours was never told.
         if !self.feed.deliver(&notice)

@@ -28,6 +28,13 @@ pub async fn list_positions(db: &impl GenericClient, stream: &str) -> Result<Vec
     Ok(rows.iter().map(|row| (WriterId(row.get(0)), StreamId(row.get(1)))).collect())
 }
 
+/// Every writer's committed position in every stream, as of one moment.
+pub async fn list_all_positions(db: &impl GenericClient) -> Result<Vec<(String, WriterId, StreamId)>> {
+    const SQL: &str = "SELECT stream, writer_id, position FROM stream_positions";
+    let rows = query(db, SQL, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), WriterId(row.get(1)), StreamId(row.get(2)))).collect())
+}
+
 /// Moves `writer`'s position, in the transaction that writes the rows up to there, and gives how many writers the
 /// stream has. A writer that is not among them registers later, so all its ids will be greater than `position`.
 ///

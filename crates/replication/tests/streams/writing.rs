@@ -78,6 +78,7 @@ async fn a_reader_that_missed_notices_reads_them_from_the_database_once() {
     let more = main.writer.append(words(&["three"])).await.unwrap();
     // Only the last notice arrives, twice.
     let notice = Notice {
+        after: myelin_types::Position::default(),
         writer: main.session.writer(),
         previous: ids[1],
         position: more[0],
