@@ -1,13 +1,18 @@
 //! What the service is made of.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
+use myelin_replication::StreamWriter;
 use myelin_storage::{Client, Database, Result, accounts::users};
 use myelin_types::Clock;
 use ruma::{ServerName, UserId};
 
 use crate::{
-    AccountsConfig, TokenHash, User, last_seen::Sightings, password::Passwords, token_cache::TokenCache,
+    AccountsConfig, RevocationStream, User, last_seen::Sightings, password::Passwords,
+    token_cache::TokenCache,
 };
 
 /// Users, their sessions and tokens, passwords, registration and profiles. Clones are the same service.
@@ -21,6 +26,8 @@ pub(crate) struct Inner {
     pub clock: Clock,
     pub database: Database,
     pub tokens: TokenCache,
+    /// Tells other processes which tokens ended, if there are any.
+    pub revocations: OnceLock<StreamWriter<RevocationStream>>,
     pub passwords: Passwords,
     pub sightings: Sightings,
 }
@@ -36,6 +43,7 @@ impl Accounts {
     pub fn new(config: AccountsConfig, database: Database, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             tokens: TokenCache::new(config.token_cache_capacity),
+            revocations: OnceLock::new(),
             passwords: Passwords::new(&config),
             sightings: Sightings::default(),
             config,
@@ -60,12 +68,6 @@ impl Accounts {
     /// If the database fails.
     pub async fn user(&self, user: &UserId) -> Result<Option<User>> {
         users::get_user(&self.db().await?, user).await
-    }
-
-    /// Drops access tokens from the cache, after they were revoked or their user changed. Functions of this crate do so
-    /// themselves; this is for deletions in a transaction of the caller's, and for notices of other processes.
-    pub fn forget_tokens(&self, tokens: &[TokenHash]) {
-        self.0.tokens.forget(tokens);
     }
 
     pub(crate) async fn db(&self) -> Result<Client> {

@@ -118,7 +118,7 @@ impl Accounts {
         // The first use of a refreshed token proves that the client has it, so the one before is not needed any more.
         if let Some(refresh) = row.refresh_hash.filter(|_| !row.used && !is_expired) {
             let revoked = sessions::mark_used(&db, hash, refresh).await?;
-            self.0.tokens.forget(&revoked);
+            self.forget_tokens(&revoked).await;
         }
         let login = Arc::new(Login::new(hash, row, now));
         self.0.tokens.insert(before, hash, login.clone());

@@ -34,7 +34,7 @@ impl Accounts {
         let ended = Self::deactivate_in(&transaction, user, erase).await?;
         transaction.commit().await.map_err(StorageError::from)?;
         if let Some(ended) = &ended {
-            self.forget_tokens(&ended.revoked);
+            self.forget_tokens(&ended.revoked).await;
         }
         Ok(ended)
     }

@@ -70,7 +70,7 @@ impl Accounts {
     /// If the database fails.
     pub async fn delete_devices(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<SessionsEnded> {
         let ended = Self::delete_devices_in(&self.db().await?, user, devices).await?;
-        self.forget_tokens(&ended.revoked);
+        self.forget_tokens(&ended.revoked).await;
         Ok(ended)
     }
 
@@ -81,7 +81,7 @@ impl Accounts {
     /// If the database fails.
     pub async fn delete_all_devices(&self, user: &UserId, keep: Option<&DeviceId>) -> Result<SessionsEnded> {
         let ended = Self::delete_all_devices_in(&self.db().await?, user, keep).await?;
-        self.forget_tokens(&ended.revoked);
+        self.forget_tokens(&ended.revoked).await;
         Ok(ended)
     }
 
@@ -91,7 +91,7 @@ impl Accounts {
     /// If the database fails.
     pub async fn delete_access_token(&self, login: &Login) -> Result<()> {
         sessions::delete_access_token(&self.db().await?, login.token).await?;
-        self.forget_tokens(&[login.token]);
+        self.forget_tokens(&[login.token]).await;
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Accounts {
         value: bool,
     ) -> Result<bool> {
         let touched = users::set_restriction(&self.db().await?, user, restriction, value).await?;
-        self.forget_tokens(touched.as_deref().unwrap_or_default());
+        self.forget_tokens(touched.as_deref().unwrap_or_default()).await;
         Ok(touched.is_some())
     }
 

@@ -23,6 +23,7 @@ mod password;
 mod profile;
 mod registration;
 mod replaced_room;
+mod revocations;
 mod session;
 mod shared_secret;
 mod tags;
@@ -44,6 +45,7 @@ pub use self::{
     password::{LoginError, PasswordError, hash_password},
     profile::{MemberProfile, Profile, ProfileError},
     registration::{NewAccount, RegistrationError},
+    revocations::{RevocationRow, RevocationStream},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},
     shared_secret::SharedSecretRegistration,
     tags::TagError,

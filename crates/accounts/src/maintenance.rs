@@ -4,7 +4,7 @@ use std::{future::Future, pin::pin, time::Duration};
 
 use myelin_storage::{
     Result,
-    accounts::{tokens, ui_auth},
+    accounts::{revocations, tokens, ui_auth},
 };
 use tracing::warn;
 
@@ -12,16 +12,17 @@ use crate::{Accounts, ui_auth::SESSION_LIFETIME};
 
 /// How often the last use of devices is written.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
-/// How often what has expired is deleted, in flushes.
-const SWEEP_EVERY: u32 = 60;
+/// How often what has expired is deleted.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How long revocations are kept: longer than any process may be behind.
+const KEEP_REVOCATIONS: Duration = Duration::from_secs(24 * 3600);
 
 impl Accounts {
-    /// Does the background work until `stop` is ready: writes when devices were used, deletes what has expired.
+    /// Does the background work of each process until `stop` is ready: writes when devices were used.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut ticks = tokio::time::interval(FLUSH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut round: u32 = 0;
         loop {
             let stopping = tokio::select! {
                 () = &mut stop => true,
@@ -33,12 +34,22 @@ impl Accounts {
             if stopping {
                 return;
             }
-            if round.is_multiple_of(SWEEP_EVERY)
-                && let Err(error) = self.sweep().await
-            {
+        }
+    }
+
+    /// Deletes what has expired, until `stop` is ready. One process does this for all.
+    pub async fn run_sweeps(&self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.sweep().await {
                 warn!(%error, "could not delete expired tokens and sessions");
             }
-            round = round.wrapping_add(1);
         }
     }
 
@@ -46,6 +57,8 @@ impl Accounts {
         let db = self.db().await?;
         let now = self.now();
         tokens::delete_expired(&db, now).await?;
+        let oldest = now.saturating_sub(KEEP_REVOCATIONS.as_millis() as u64);
+        revocations::delete_revocations_before(&db, oldest).await?;
         ui_auth::delete_sessions_before(&db, now.saturating_sub(SESSION_LIFETIME.as_millis() as u64)).await?;
         Ok(())
     }

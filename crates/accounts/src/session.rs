@@ -135,7 +135,7 @@ impl Accounts {
             }),
         };
         let started = sessions::insert_session(&self.db().await?, session).await?;
-        self.forget_tokens(&started.revoked);
+        self.forget_tokens(&started.revoked).await;
         Ok(LoggedIn {
             user_id: user_id.to_owned(),
             device_id,
@@ -194,7 +194,7 @@ impl Accounts {
         };
         let revoked = sessions::replace_refresh_token(&transaction, replacement).await?;
         transaction.commit().await.map_err(StorageError::from)?;
-        self.forget_tokens(&revoked);
+        self.forget_tokens(&revoked).await;
         Ok(Refreshed { access_token, refresh_token: next, expires_in: time_left(now, access_expires_ts) })
     }
 }

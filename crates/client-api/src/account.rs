@@ -78,7 +78,7 @@ pub(crate) async fn deactivate_user(app: &App, user: &UserId, erase: bool) -> Re
     });
     let ended = app.devices.remove_devices(user, devices, work).await.map_err(api)?;
     let ended = ended.ok_or_else(|| ApiError::not_found("There is no such user"))?;
-    app.accounts.forget_tokens(&ended.revoked);
+    app.accounts.forget_tokens(&ended.revoked).await;
     Ok(())
 }
 

@@ -105,7 +105,7 @@ pub(crate) async fn delete_devices(
         })
     });
     let ended = app.devices.remove_devices(user, devices, work).await.map_err(api)?;
-    app.accounts.forget_tokens(&ended.revoked);
+    app.accounts.forget_tokens(&ended.revoked).await;
     Ok(())
 }
 
@@ -124,7 +124,7 @@ pub(crate) async fn delete_all_devices(
         })
     });
     let ended = app.devices.remove_devices(user, devices, work).await.map_err(api)?;
-    app.accounts.forget_tokens(&ended.revoked);
+    app.accounts.forget_tokens(&ended.revoked).await;
     Ok(())
 }
 

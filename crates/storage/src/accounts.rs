@@ -6,6 +6,7 @@
 pub mod devices;
 pub mod profiles;
 pub mod registration;
+pub mod revocations;
 pub mod sessions;
 pub mod threepids;
 pub mod tokens;
