@@ -4,7 +4,10 @@
 use myelin_events::{EventTemplate, Rules, rules};
 use myelin_storage::rooms;
 use myelin_types::random_alphanumeric;
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::TimelineEventType};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
+    events::TimelineEventType,
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -107,6 +110,9 @@ impl CreateRoom {
     }
 }
 
+/// Room ids that are tried at most until one is of a shard that this process writes.
+const ATTEMPTS: usize = 10_000;
+
 impl Rooms {
     /// Makes a room and gives its id, once all of its first events are committed.
     ///
@@ -146,8 +152,6 @@ impl Rooms {
 
     /// The id of a new room, in room versions where that is ours to choose.
     pub(crate) fn new_room_id(&self, rules: Rules) -> Result<Option<OwnedRoomId>, RoomError> {
-        /// More shards than this are not tried in vain.
-        const ATTEMPTS: usize = 10_000;
         if rules.authorization.room_create_event_id_as_room_id {
             return Ok(None);
         }
@@ -159,7 +163,8 @@ impl Rooms {
                 return Ok(Some(room_id));
             }
         }
-        Err(RoomError::NotHere)
+        self.0.look_for_writers();
+        Err(RoomError::NotHere(None))
     }
 
     /// Builds the events of a new room one behind the other and writes them together.
@@ -170,30 +175,13 @@ impl Rooms {
         version: RoomVersionId,
         rules: Rules,
     ) -> Result<OwnedRoomId, RoomError> {
-        let room_nid = rooms::take_room_nid(&self.0.database.get().await?).await?;
-        // Where the create event makes the room id, nothing reads this one before.
-        let provisional = room_id.unwrap_or_else(|| "!new".try_into().expect("a room id of room version 12"));
-        let mut room = Resident::new(RoomNid(room_nid), provisional, rules);
-        let created_at = self.0.creation_time();
-        let mut rows: Vec<EventRow> = Vec::with_capacity(plan.events.len());
-        for event in &plan.events {
-            let template = EventTemplate::state(
-                plan.creator.clone(),
-                event.event_type.clone(),
-                event.state_key.clone(),
-                raw(event.content.clone())?,
-            );
-            let mut draft = Draft::new(&self.0, template).await?;
-            draft.timestamp = Some(created_at);
-            let row = room.compose(&self.0, draft).await.map_err(|error| match error {
-                RoomError::Forbidden(reason) => {
-                    RoomError::InvalidRoomState(format!("{}: {reason}", event.event_type))
-                }
-                other => other,
-            })?;
-            if rows.is_empty() {
-                room.room_id = row.pdu.room_id().clone();
-            }
+        let room_nid = RoomNid(rooms::take_room_nid(&self.0.database.get().await?).await?);
+        let Some((first, others)) = plan.events.split_first() else { return Err(RoomError::UnknownRoom) };
+        let (mut room, first, created_at) = self.begin(plan, first, room_nid, room_id, rules).await?;
+        room.apply(&first, self.server_name());
+        let mut rows: Vec<EventRow> = vec![first];
+        for event in others {
+            let row = self.compose_first(&mut room, plan, event, created_at).await?;
             room.apply(&row, self.server_name());
             rows.push(row);
         }
@@ -205,5 +193,54 @@ impl Rooms {
         let room = self.found(room).await?;
         room.hand_over_applied(rows)?.committed().await?;
         Ok(room_id)
+    }
+
+    /// The `m.room.create` event, and the room with nothing else in it. Where that event makes the room id, it is made until
+    /// the id is one of a room that this process writes.
+    async fn begin(
+        &self,
+        plan: &Plan,
+        event: &InitialState,
+        room_nid: RoomNid,
+        room_id: Option<OwnedRoomId>,
+        rules: Rules,
+    ) -> Result<(Resident, EventRow, MilliSecondsSinceUnixEpoch), RoomError> {
+        for _ in 0..ATTEMPTS {
+            // Where the create event makes the room id, nothing reads this one before.
+            let provisional =
+                room_id.clone().unwrap_or_else(|| "!new".try_into().expect("a room id of room version 12"));
+            let mut room = Resident::new(room_nid, provisional, rules);
+            let created_at = self.0.creation_time();
+            let row = self.compose_first(&mut room, plan, event, created_at).await?;
+            room.room_id = row.pdu.room_id().clone();
+            if self.writes(&room.room_id) {
+                return Ok((room, row, created_at));
+            }
+        }
+        self.0.look_for_writers();
+        Err(RoomError::NotHere(None))
+    }
+
+    async fn compose_first(
+        &self,
+        room: &mut Resident,
+        plan: &Plan,
+        event: &InitialState,
+        created_at: MilliSecondsSinceUnixEpoch,
+    ) -> Result<EventRow, RoomError> {
+        let template = EventTemplate::state(
+            plan.creator.clone(),
+            event.event_type.clone(),
+            event.state_key.clone(),
+            raw(event.content.clone())?,
+        );
+        let mut draft = Draft::new(&self.0, template).await?;
+        draft.timestamp = Some(created_at);
+        room.compose(&self.0, draft).await.map_err(|error| match error {
+            RoomError::Forbidden(reason) => {
+                RoomError::InvalidRoomState(format!("{}: {reason}", event.event_type))
+            }
+            other => other,
+        })
     }
 }

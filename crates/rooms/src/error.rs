@@ -12,9 +12,9 @@ pub enum RoomError {
     /// user is not in.
     #[error("there is no such room on this server")]
     UnknownRoom,
-    /// Another process writes this room.
+    /// Another process writes the rooms of this shard; `None`: this process writes none, and the room is yet to be made.
     #[error("this process does not write that room")]
-    NotHere,
+    NotHere(Option<u8>),
     /// An administrator blocked the room: `M_FORBIDDEN`.
     #[error("this room has been blocked on this server")]
     Blocked,

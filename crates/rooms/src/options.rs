@@ -25,6 +25,8 @@ pub struct RoomsOptions {
     pub max_resident_rooms: usize,
     /// Bytes of rooms kept in memory at most, about. Default: 256 MiB.
     pub max_resident_bytes: usize,
+    /// Whether this process takes a share of writing the rooms. Default: yes.
+    pub takes_part: bool,
     /// The time of new events.
     pub clock: Clock,
 }
@@ -41,6 +43,7 @@ impl RoomsOptions {
             forget_on_leave: false,
             max_resident_rooms: 10_000,
             max_resident_bytes: 256 << 20,
+            takes_part: true,
             clock: Clock::System,
         }
     }

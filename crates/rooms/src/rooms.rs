@@ -4,25 +4,27 @@ use std::{
     collections::HashMap,
     ops::DerefMut,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use myelin_leases::{LeaseError, Session};
+use myelin_leases::{Assignment, Holder, LeaseError, Session, Share};
 use myelin_replication::StreamWriter;
 use myelin_storage::{Database, strings::Strings};
 use parking_lot::Mutex;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UInt};
+use tokio::sync::watch;
 
 use crate::{
     EventRow, EventStream, Profiles, PushEvaluator, RoomError, RoomsOptions,
     heavy::Heavy,
     numbers::Numbers,
     resident::{self, Draft, Pending, Resident},
-    shards::{SHARDS, lease_of, shard_of},
+    shards::{DUTY, SHARDS, shard_of},
 };
 
+mod handover;
 mod residency;
 
 use residency::{Residency, Turn};
@@ -55,8 +57,9 @@ pub(crate) struct Engine {
     /// When the last room was made, see [`Engine::creation_time`].
     last_creation: AtomicU64,
     /// By shard, whether this process writes it.
-    held: Box<[bool]>,
-    residency: Residency,
+    held: Box<[AtomicBool]>,
+    share: OnceLock<Share>,
+    pub(crate) residency: Residency,
 }
 
 impl Engine {
@@ -77,11 +80,12 @@ impl Engine {
 }
 
 impl Rooms {
-    /// Takes the leases of all shards of rooms and starts the engine. `writer` is this process's writer of the events
-    /// stream, started under `session`.
+    /// Starts the engine. `writer` is this process's writer of the events stream, started under `session`. If
+    /// `options.takes_part`, the process takes its share of the rooms; rooms of shards that others hold answer
+    /// [`RoomError::NotHere`].
     ///
     /// # Errors
-    /// If the leases can't be asked for. Rooms of shards that others hold answer [`RoomError::NotHere`].
+    /// If the leases can't be asked for.
     pub async fn start(
         database: Database,
         session: &Session,
@@ -91,12 +95,9 @@ impl Rooms {
         profiles: Arc<dyn Profiles>,
         push: Arc<dyn PushEvaluator>,
     ) -> Result<Self, LeaseError> {
-        let leases: Vec<String> = (0..SHARDS).map(lease_of).collect();
-        let names: Vec<&str> = leases.iter().map(String::as_str).collect();
-        let ours = session.acquire(&names).await?;
-        let held = leases.iter().map(|lease| ours.contains(lease)).collect();
         let residency = Residency::new(options.max_resident_rooms, options.max_resident_bytes);
-        Ok(Self(Arc::new(Engine {
+        let takes_part = options.takes_part;
+        let engine = Arc::new(Engine {
             numbers: Numbers::new(database.clone(), strings),
             heavy: Heavy::new(),
             database,
@@ -106,9 +107,40 @@ impl Rooms {
             push,
             profile_changes: Mutex::default(),
             last_creation: AtomicU64::new(0),
-            held,
+            held: (0..SHARDS).map(|_| AtomicBool::new(false)).collect(),
+            share: OnceLock::new(),
             residency,
-        })))
+        });
+        let holder: Weak<dyn Holder> = Arc::downgrade(&(engine.clone() as Arc<dyn Holder>));
+        let share = Share::start(session.clone(), DUTY, takes_part.then_some(holder)).await?;
+        let _ = engine.share.set(share);
+        Ok(Self(engine))
+    }
+
+    /// Which process writes which rooms, by shard.
+    pub fn writers(&self) -> Option<watch::Receiver<Assignment>> {
+        self.0.share.get().map(Share::assignment)
+    }
+
+    /// The shards of rooms that this process writes.
+    pub fn held(&self) -> Vec<u16> {
+        self.0.share.get().map(Share::held).unwrap_or_default()
+    }
+
+    /// Has the engine look at once who writes which rooms: something seems to have changed.
+    pub fn look_for_writers(&self) {
+        self.0.look_for_writers();
+    }
+
+    /// Gives all rooms away, once what is under way is committed: the process is about to end.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn leave(&self) -> Result<(), LeaseError> {
+        match self.0.share.get() {
+            Some(share) => share.leave().await,
+            None => Ok(()),
+        }
     }
 
     /// The server whose users and rooms these are.
@@ -149,14 +181,25 @@ impl Rooms {
 
     /// Whether this process writes the rooms of a shard.
     pub(crate) fn holds(&self, shard: u8) -> bool {
-        self.0.held[usize::from(shard)]
+        self.0.held[usize::from(shard)].load(Ordering::Acquire)
+    }
+
+    /// Whether this process writes a room.
+    pub fn writes(&self, room_id: &RoomId) -> bool {
+        self.holds(shard_of(room_id))
     }
 
     async fn turn(&self, room_id: &RoomId) -> Result<Turn, RoomError> {
-        if !self.holds(shard_of(room_id)) {
-            return Err(RoomError::NotHere);
+        let shard = shard_of(room_id);
+        if self.holds(shard) {
+            let turn = self.0.residency.turn(room_id, MAX_WAITING).await?;
+            // It may have been given away while we waited.
+            if self.holds(shard) {
+                return Ok(turn);
+            }
         }
-        self.0.residency.turn(room_id, MAX_WAITING).await
+        self.0.look_for_writers();
+        Err(RoomError::NotHere(Some(shard)))
     }
 }
 

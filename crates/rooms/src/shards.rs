@@ -1,5 +1,6 @@
 //! Which writer a room belongs to.
 
+use myelin_leases::Duty;
 use ruma::RoomId;
 
 /// How many shards the rooms of a deployment are spread over. Fixed for ever: all processes must agree on it.
@@ -16,10 +17,8 @@ pub fn shard_of(room_id: &RoomId) -> u8 {
     u8::try_from((hash >> 33) % u64::from(SHARDS)).expect("the remainder is below 128")
 }
 
-/// The lease of a shard.
-pub fn lease_of(shard: u8) -> String {
-    format!("events/{shard}")
-}
+/// The writing of rooms, as it is shared out.
+pub const DUTY: Duty = Duty { name: "events", shards: SHARDS as u16 };
 
 #[cfg(test)]
 mod tests {

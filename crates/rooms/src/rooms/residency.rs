@@ -79,6 +79,24 @@ impl Residency {
         Ok(Turn { guard, place, totals: self.totals.clone() })
     }
 
+    /// The places of some rooms.
+    pub fn list(&self, wanted: impl Fn(&RoomId) -> bool) -> Vec<Arc<Place>> {
+        let of_map = |map: &Mutex<HashMap<OwnedRoomId, Arc<Place>>>| {
+            let map = map.lock();
+            map.iter()
+                .filter(|(room_id, _)| wanted(room_id))
+                .map(|(_, place)| place.clone())
+                .collect::<Vec<_>>()
+        };
+        self.maps.iter().flat_map(of_map).collect()
+    }
+
+    /// Waits for a turn at a place, however many others do.
+    pub async fn turn_at(&self, place: Arc<Place>) -> Turn {
+        let guard = place.resident.clone().lock_owned().await;
+        Turn { guard, place, totals: self.totals.clone() }
+    }
+
     fn place(&self, room_id: &RoomId) -> Arc<Place> {
         let map = &self.maps[self.map_of(room_id)];
         let mut map = map.lock();
