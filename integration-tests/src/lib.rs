@@ -19,6 +19,8 @@
 //! Start reading at [`Server`]; [`invariants`] says what must hold whatever happens.
 
 mod api;
+mod cluster;
+mod daemon;
 pub mod invariants;
 pub mod load;
 pub mod real_clients;
@@ -28,7 +30,9 @@ mod timeline;
 mod user;
 
 pub use api::{Answer, Api, PATIENCE};
-pub use server::{Options, Said, Server, program};
+pub use cluster::{Cluster, Topology};
+pub use daemon::{Daemon, program};
+pub use server::{Options, Said, Server};
 pub use sync::{Sync, Syncer};
 pub use timeline::Timelines;
 pub use user::{User, path_segment};

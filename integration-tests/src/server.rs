@@ -1,39 +1,27 @@
 //! The real `myelin-main` as a child process, on a database of its own.
 
-use std::{
-    env, fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{self, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitStatus};
 
-use anyhow::{Context as _, bail};
 use myelin_testing::TestDatabase;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, interval, timeout},
-};
+use tokio::process::Command;
 
-use crate::{Api, PATIENCE, User};
+use crate::{
+    Api, User,
+    daemon::{Daemon, Invocation, free_port, program},
+};
 
 /// The name of every server under test.
 const SERVER_NAME: &str = "myelin.test";
 
 /// A signing key in Synapse's format. It protects nothing.
-const SIGNING_KEY: &str = "ed25519 a_test bXllbGluIGludGVncmF0aW9uIHRlc3RzIHNpZ25pbmc\n";
-
-/// How much of the log is shown when a test fails.
-const LOG_LINES_SHOWN: usize = 200;
+pub(crate) const SIGNING_KEY: &str = "ed25519 a_test bXllbGluIGludGVncmF0aW9uIHRlc3RzIHNpZ25pbmc\n";
 
 /// What a test wants to be different in `homeserver.yaml`.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    settings: Map<String, Value>,
+    pub(crate) settings: Map<String, Value>,
 }
 
 impl Options {
@@ -48,8 +36,7 @@ impl Options {
 /// A homeserver under test: process, configuration, database. All of it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    process: Child,
-    api: Api,
+    daemon: Daemon,
     // Dropped after the process, which uses both.
     database: TestDatabase,
     folder: TempDir,
@@ -66,14 +53,19 @@ impl Server {
         let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
         let port = free_port();
         let config = configuration(options, port, &database, folder.path());
+        let config_path = folder.path().join("homeserver.yaml");
         fs::write(folder.path().join("signing.key"), SIGNING_KEY).expect("a new folder can be written to");
         // JSON is YAML, too.
-        fs::write(folder.path().join("homeserver.yaml"), format!("{config:#}\n"))
-            .expect("a new folder can be written to");
-        let process = spawn(folder.path()).unwrap_or_else(|error| panic!("{error:#}"));
-        let mut server =
-            Self { process, api: Api::new(format!("http://127.0.0.1:{port}")), database, folder };
-        server.wait_until_ready().await;
+        fs::write(&config_path, format!("{config:#}\n")).expect("a new folder can be written to");
+        let daemon = Daemon::start(Invocation {
+            program: "myelin-main",
+            name: "main".to_owned(),
+            config_paths: vec![config_path],
+            folder: folder.path().to_owned(),
+            port,
+        });
+        let mut server = Self { daemon, database, folder };
+        server.daemon.wait_until_ready().await;
 
         server
     }
@@ -101,12 +93,12 @@ impl Server {
 
     /// Its HTTP interface, for requests without a user.
     pub fn api(&self) -> &Api {
-        &self.api
+        self.daemon.api()
     }
 
     /// The base URL that clients are given.
     pub fn url(&self) -> &str {
-        self.api.base()
+        self.api().base()
     }
 
     /// The database it runs on.
@@ -121,12 +113,12 @@ impl Server {
 
     /// The process, unless it has been ended.
     pub fn process_id(&self) -> Option<u32> {
-        self.process.id()
+        self.daemon.process_id()
     }
 
     /// What the daemon has written so far, over all its lives.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        self.daemon.log()
     }
 
     /// Registers a user; the password is the name.
@@ -135,46 +127,32 @@ impl Server {
     ///
     /// If the server doesn't let them.
     pub async fn register(&self, localpart: &str) -> User {
-        User::register(&self.api, localpart).await
+        User::register(self.api(), localpart).await
     }
 
     /// `kill -9`: it has no time to finish anything.
     pub async fn kill(&mut self) {
-        self.process.kill().await.expect("a child of ours can be killed");
+        self.daemon.kill().await;
     }
 
     /// SIGTERM, and waits for it to end as a supervisor would.
-    ///
-    /// # Panics
-    ///
-    /// If it takes longer than a test waits.
     pub async fn stop(&mut self) -> ExitStatus {
-        self.signal("TERM").await;
-        match timeout(PATIENCE, self.process.wait()).await {
-            Ok(status) => status.expect("a child of ours can be waited for"),
-            Err(_) => panic!("the server did not stop within {PATIENCE:?}"),
-        }
+        self.daemon.stop().await
     }
 
     /// SIGSTOP: from now on it answers nothing, but holds all that it has.
     pub async fn pause(&self) {
-        self.signal("STOP").await;
+        self.daemon.pause().await;
     }
 
     /// SIGCONT, after [`Server::pause`].
     pub async fn resume(&self) {
-        self.signal("CONT").await;
+        self.daemon.resume().await;
     }
 
     /// Sends any signal by its name without `SIG`.
-    ///
-    /// # Panics
-    ///
-    /// If the process is gone.
     pub async fn signal(&self, name: &str) {
-        let id = self.process.id().expect("the server is running");
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().await;
-        assert!(sent.is_ok_and(|status| status.success()), "signal {name} reached no process {id}");
+        self.daemon.signal(name).await;
     }
 
     /// Starts it again after [`Server::kill`] or [`Server::stop`], on the same port and database, and waits until it is
@@ -184,46 +162,10 @@ impl Server {
     ///
     /// With the daemon's log, if it doesn't become ready.
     pub async fn start_again(&mut self) {
-        self.process = spawn(self.folder.path()).unwrap_or_else(|error| panic!("{error:#}"));
-        self.wait_until_ready().await;
-    }
-
-    async fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + 2 * PATIENCE;
-        let mut tick = interval(Duration::from_millis(20));
-        loop {
-            tick.tick().await;
-            let ready = self.api.try_request(reqwest::Method::GET, "/health/ready", None, None).await;
-            if ready.is_ok_and(|answer| answer.status == 200) {
-                return;
-            }
-            if let Ok(Some(status)) = self.process.try_wait() {
-                panic!("the server ended before it was ready, with {status}");
-            }
-            assert!(Instant::now() < deadline, "the server did not become ready in {:?}", 2 * PATIENCE);
-        }
+        self.daemon.start_again().await;
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let log = self.log();
-            let lines: Vec<_> = log.lines().collect();
-            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            #[expect(clippy::print_stderr, reason = "cargo shows it under the test that failed")]
-            {
-                eprintln!(
-                    "---- the last {} lines of the server's log ----\n{}",
-                    shown.len(),
-                    shown.join("\n")
-                );
-            }
-        }
-    }
-}
-
-/// Starts the daemon in its folder, output going to the log there.
 /// What a run of `myelin-ctl` said.
 #[derive(Clone, Debug)]
 pub struct Said {
@@ -235,45 +177,8 @@ pub struct Said {
     pub stderr: String,
 }
 
-fn spawn(folder: &Path) -> anyhow::Result<Child> {
-    let log =
-        fs::File::options().create(true).append(true).open(folder.join("log")).context("opening the log")?;
-    let program = program("myelin-main")?;
-
-    Command::new(&program)
-        .arg("--config-path")
-        .arg(folder.join("homeserver.yaml"))
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().context("opening the log twice")?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("starting {}", program.display()))
-}
-
-/// A daemon that was built beforehand: in the folder `MYELIN_BIN_DIR`, or beside this program.
-///
-/// # Errors
-///
-/// If it is in neither.
-pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let beside = env::current_exe().context("finding this program")?;
-    let folders = match env::var_os("MYELIN_BIN_DIR") {
-        Some(folder) => vec![PathBuf::from(folder)],
-        // Tests are in target/<profile>/deps, programs one above.
-        None => beside.ancestors().skip(1).take(2).map(Path::to_path_buf).collect(),
-    };
-    let found = folders.iter().map(|folder| folder.join(name)).find(|program| program.is_file());
-    let Some(found) = found else {
-        bail!("{name} is not built yet: cargo build --workspace --bins");
-    };
-
-    Ok(found)
-}
-
 /// The settings of a server under test, in Synapse's words.
-fn configuration(options: Options, port: u16, database: &TestDatabase, folder: &Path) -> Value {
+pub(crate) fn configuration(options: Options, port: u16, database: &TestDatabase, folder: &Path) -> Value {
     let server = database.server();
     let unlimited = json!({ "per_second": 100_000, "burst_count": 100_000 });
     let mut settings = json!({
@@ -316,22 +221,4 @@ fn configuration(options: Options, port: u16, database: &TestDatabase, folder: &
     }
 
     settings
-}
-
-/// A port on which nothing listens, outside of the range from which the system takes those of outgoing connections:
-/// otherwise a client could take it between this look and the server's start, or while the server is down.
-fn free_port() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    const RANGE: std::ops::Range<u16> = 16_000..32_000;
-
-    // Test processes that run at the same time start looking at different places.
-    let start = usize::try_from(process::id()).expect("a process number fits");
-    let skip = start % RANGE.len() + usize::from(TAKEN.fetch_add(1, Ordering::Relaxed));
-
-    RANGE
-        .cycle()
-        .skip(skip % RANGE.len())
-        .take(RANGE.len())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("not all of sixteen thousand ports are in use")
 }

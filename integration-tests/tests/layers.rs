@@ -5,8 +5,21 @@ use std::collections::BTreeSet;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// The crates from top to bottom, without their prefix. A crate may depend on all layers below its own.
-const LAYERS: [(&str, &[&str]); 5] = [
-    ("daemons", &["main", "ctl"]),
+const LAYERS: [(&str, &[&str]); 6] = [
+    (
+        "daemons",
+        &[
+            "main",
+            "generic-worker",
+            "pusher",
+            "appservice-sender",
+            "federation-sender",
+            "media-repo",
+            "user-dir",
+            "ctl",
+        ],
+    ),
+    ("composition", &["node"]),
     ("edge", &["client-api", "admin-api"]),
     ("domain", &["rooms", "sync", "accounts", "devices", "push", "ephemeral", "events"]),
     ("infra", &["storage", "replication", "leases", "routing", "http"]),

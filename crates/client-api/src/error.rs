@@ -290,7 +290,7 @@ impl IntoApiError for RoomError {
         let message = self.to_string();
         match self {
             Self::UnknownRoom | Self::UnknownAlias(_) | Self::UnknownEvent => ApiError::not_found(message),
-            Self::NotHere => overloaded(),
+            Self::NotHere(shard) => ApiError::elsewhere(shard),
             Self::Blocked | Self::NotJoined | Self::Forbidden(_) | Self::Banned(_) | Self::RemoteUser(_) => {
                 ApiError::forbidden(message)
             }

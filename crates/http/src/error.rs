@@ -29,6 +29,7 @@ struct Inner {
     body: Body,
     fields: JsonMap<String, JsonValue>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    elsewhere: Option<Option<u8>>,
 }
 
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl ApiError {
     }
 
     fn with_body(status: StatusCode, body: Body) -> Self {
-        Self(Box::new(Inner { status, body, fields: JsonMap::new(), headers: Vec::new() }))
+        Self(Box::new(Inner { status, body, fields: JsonMap::new(), headers: Vec::new(), elsewhere: None }))
     }
 
     /// The same error under another HTTP status.
@@ -89,6 +90,20 @@ impl ApiError {
         Self::new(ErrorKind::Unknown, message)
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
             .with_header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)))
+    }
+
+    /// Another process has to serve this: the one that has that part of the duty, or any that has one. What stands
+    /// [around](crate::Around) the handlers sends the request there; a client that sees this comes back a little later.
+    pub fn elsewhere(part: Option<u8>) -> Self {
+        let mut error =
+            Self::unavailable("Another process of this server has to do that", Duration::from_secs(1));
+        error.0.elsewhere = Some(part);
+        error
+    }
+
+    /// Whether another process has to serve the request, and which part of the duty it must have.
+    pub fn is_elsewhere(&self) -> Option<Option<u8>> {
+        self.0.elsewhere
     }
 
     /// 429 `M_LIMIT_EXCEEDED` with the `Retry-After` header and the older `retry_after_ms`
@@ -205,7 +220,7 @@ impl ApiError {
 
     /// The answer as it goes over the wire.
     pub fn into_response(self) -> RawResponse {
-        let Inner { status, body, fields, headers } = *self.0;
+        let Inner { status, body, fields, headers, elsewhere: _ } = *self.0;
         let json = match body {
             Body::Standard { kind, message } => {
                 serde_json::to_value(StandardErrorBody::new(kind, message.into_owned()))

@@ -5,6 +5,7 @@
 //!
 //! What an endpoint *means* is not found here, nor who may call it: authentication is a [`Caller`] of the API crates.
 
+mod around;
 mod drain;
 mod error;
 mod handler;
@@ -19,6 +20,7 @@ mod routes;
 mod server;
 
 pub use self::{
+    around::{Around, Next},
     drain::Draining,
     error::ApiError,
     handler::{Caller, Handler, RawHandler},

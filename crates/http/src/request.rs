@@ -38,17 +38,22 @@ impl RequestHead {
     }
 
     /// For requests that did not come through a listener.
-    pub(crate) fn of(request: http::Request<impl Into<Bytes>>, route: &Route) -> Self {
+    pub(crate) fn of(
+        request: http::Request<impl Into<Bytes>>,
+        route: &Route,
+        remote_addr: Option<IpAddr>,
+        draining: Draining,
+    ) -> Self {
         let (parts, body) = request.into_parts();
         Self::new(Inner {
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
             body: body.into(),
-            remote_addr: None,
+            remote_addr,
             arrived: Instant::now(),
             endpoint: route.endpoint.name().clone(),
-            draining: Draining::default(),
+            draining,
             any_body: route.any_body,
         })
     }

@@ -1,13 +1,19 @@
 //! The look-up: method and raw path → handler.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    error::ApiError, handler::BoxHandler, observe::Endpoint, request::RequestHead, response::RawResponse,
+    around::{self, Around},
+    drain::Draining,
+    error::ApiError,
+    handler::BoxHandler,
+    observe::Endpoint,
+    request::RequestHead,
+    response::RawResponse,
 };
 
 /// What the router finds.
@@ -28,6 +34,8 @@ pub struct Router {
     /// `GET /profile/{userId}/displayname` and `DELETE /profile/{userId}/{keyName}`.
     methods: Vec<(Method, matchit::Router<Arc<Route>>)>,
     patterns: BTreeSet<(String, String)>,
+    /// All that was inserted, in that order.
+    routes: Vec<(Method, String, Arc<Route>)>,
 }
 
 /// Where a request goes.
@@ -48,6 +56,7 @@ impl Router {
         if let Err(error) = self.methods[index].1.insert(pattern.clone(), route.clone()) {
             panic!("{method} {path} ({}) can't be mounted: {error}", route.endpoint.name());
         }
+        self.routes.push((method.clone(), pattern.clone(), route.clone()));
         self.patterns.insert((pattern, method.to_string()));
     }
 
@@ -92,16 +101,39 @@ impl Router {
     /// Serves one request in this process, without a listener: for tests, and for requests that one part of a daemon
     /// makes to another.
     pub async fn call(&self, request: http::Request<impl Into<Bytes>>) -> RawResponse {
-        let answer = match self.find(request.method(), request.uri().path()) {
-            Ok(Destination::Route(route, path_args)) => {
-                let head = RequestHead::of(request, route);
+        self.try_call(request, None, Draining::default()).await.unwrap_or_else(ApiError::into_response)
+    }
+
+    /// Serves one request that another process took from a client at `remote_addr`.
+    ///
+    /// # Errors
+    /// The error that the handler gave.
+    pub async fn try_call(
+        &self,
+        request: http::Request<impl Into<Bytes>>,
+        remote_addr: Option<IpAddr>,
+        draining: Draining,
+    ) -> Result<RawResponse, ApiError> {
+        match self.find(request.method(), request.uri().path())? {
+            Destination::Route(route, path_args) => {
+                let head = RequestHead::of(request, route, remote_addr, draining);
                 (route.handler)(head, path_args).await
             }
-            Ok(Destination::WrongMethod) => Err(ApiError::wrong_method()),
-            Ok(Destination::Unknown) => Err(ApiError::unrecognized()),
-            Err(error) => Err(error),
-        };
-        answer.unwrap_or_else(ApiError::into_response)
+            Destination::WrongMethod => Err(ApiError::wrong_method()),
+            Destination::Unknown => Err(ApiError::unrecognized()),
+        }
+    }
+
+    /// The same routes with something around every handler.
+    #[must_use]
+    pub fn around(mut self, around: Arc<dyn Around>) -> Self {
+        let methods = self.methods.into_iter().map(|(method, _)| (method, matchit::Router::new()));
+        let mut wrapped = Self { methods: methods.collect(), patterns: BTreeSet::new(), routes: Vec::new() };
+        for (method, pattern, route) in std::mem::take(&mut self.routes) {
+            let handler = around::wrap(around.clone(), route.handler.clone());
+            wrapped.insert(&method, &pattern, &Arc::new(Route { handler, ..(*route).clone() }));
+        }
+        wrapped
     }
 }
 

@@ -2,16 +2,12 @@
 
 use std::process::ExitCode;
 
-use myelin_daemon::Arguments;
+use myelin_node::Role;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::from_command_line();
-    match myelin_main::run(&arguments).await {
-        Ok(()) => myelin_daemon::Exit::Stopped.into(),
-        Err(failure) => failure.report().into(),
-    }
+    myelin_node::main(Role::Main).await
 }

@@ -9,6 +9,8 @@ use std::{
 use myelin_config::Warning;
 use myelin_daemon::Exit;
 
+use crate::Role;
+
 /// The process can't go on.
 #[derive(Debug)]
 pub struct Failure {
@@ -33,13 +35,13 @@ impl Failure {
     }
 
     /// Says on standard error what was wrong, and gives the exit code.
-    pub fn report(&self) -> Exit {
+    pub fn report(&self, role: Role) -> Exit {
         #[expect(
             clippy::print_stderr,
             reason = "logs may not be set up, and an operator must see this in any case"
         )]
         {
-            eprintln!("myelin-main: {}", self.message);
+            eprintln!("{}: {}", role.program(), self.message);
         }
         self.exit
     }

@@ -1,22 +1,20 @@
 //! The services of the process, put together from the configuration.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_client_api::{AccountProfiles, Limits, Services, Settings};
 use myelin_config::Config;
 use myelin_devices::{Devices, KeyBackups, ToDevice};
-use myelin_ephemeral::{Presence, Receipts, Typing};
+use myelin_ephemeral::{Presence, Receipts, Typing, TypingUpdate};
 use myelin_events::ServerSigningKey;
 use myelin_leases::{LeaseError, Session};
 use myelin_push::{PushRules, Pushers};
-use myelin_replication::{Feed, Notices, NoticesError, NoticesOptions, Stream, StreamWriter};
+use myelin_replication::{Feed, Horizon, Notices, Stream, StreamWriter};
 use myelin_rooms::{Rooms, read::RoomReader};
 use myelin_storage::{Database, StorageError, strings::Strings};
 use myelin_sync::{Sync, SyncServices};
 use myelin_types::Clock;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// Memory for the account data of active users, in bytes.
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;
@@ -25,16 +23,36 @@ const ROOM_STATE_CACHE: u64 = 64 << 20;
 /// Strings whose numbers are remembered: user ids, event types, state keys.
 const STRINGS: usize = 200_000;
 
-/// All services, their streams opened and written under `session`, and joined with those of other processes if there is a
-/// Redis.
-pub(crate) async fn compose(
-    config: &Config,
-    database: &Database,
-    session: &Session,
-    signing_key: Arc<ServerSigningKey>,
-    redis: Option<NoticesOptions>,
-) -> Result<(Services, Option<Notices>), ComposeError> {
-    let mut streams = Streams { database, session, joining: Vec::new() };
+/// The streams that a process with services writes.
+pub(crate) const STREAMS: [&str; 8] = [
+    "events",
+    "account_data",
+    "receipts",
+    "presence",
+    "push_rules",
+    "to_device",
+    "device_lists",
+    "revocations",
+];
+
+/// The channel by which processes tell each other who is typing.
+const TYPING: &str = "typing";
+
+/// What services are made from.
+pub(crate) struct Parts<'a> {
+    pub config: &'a Config,
+    pub database: &'a Database,
+    pub session: &'a Session,
+    pub signing_key: Arc<ServerSigningKey>,
+    /// The other processes, if there are any.
+    pub notices: Option<&'a Notices>,
+    pub horizon: &'a Horizon,
+}
+
+/// All services, their streams opened and written under the session, and joined with those of other processes.
+pub(crate) async fn compose(parts: Parts<'_>) -> Result<Services, ComposeError> {
+    let Parts { config, database, session, signing_key, notices, horizon } = parts;
+    let mut streams = Streams { database, session, horizon, joining: Vec::new() };
     let clock = Clock::System;
     let settings = Settings::new(config);
     let (account_data_feed, writer) = streams.open().await?;
@@ -46,6 +64,10 @@ pub(crate) async fn compose(
     let (feed, writer) = streams.open().await?;
     let push_rules = PushRules::new(database.clone(), feed, writer);
     let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
+    let (feed, writer) = streams.open().await?;
+    if notices.is_some() {
+        accounts.share_revocations(&feed, writer);
+    }
     let (feed, writer) = streams.open().await?;
     let receipts = Receipts::new(database.clone(), feed, writer);
     let typing = Typing::new(clock.clone());
@@ -72,12 +94,14 @@ pub(crate) async fn compose(
         presence: presence.clone(),
         room_reader: room_reader.clone(),
     });
+    let mut rooms_options = settings.rooms_options(signing_key);
+    rooms_options.takes_part = config.workers.stream_writers.events.contains(&session.name().to_owned());
     let rooms = Rooms::start(
         database.clone(),
         session,
         writer,
         strings,
-        settings.rooms_options(signing_key),
+        rooms_options,
         Arc::new(AccountProfiles(accounts.clone())),
         Arc::new(push_rules.clone()),
     );
@@ -101,7 +125,15 @@ pub(crate) async fn compose(
         clock,
         database: database.clone(),
     };
-    Ok((services, streams.join(redis)?))
+    if let Some(notices) = notices {
+        streams.join(notices);
+        let typing = services.typing.clone();
+        let teller = notices.open(TYPING, move |update: TypingUpdate| {
+            typing.take(update.room_nid, &update.user_id, update.timeout_ms.map(Duration::from_millis));
+        });
+        services.typing.publish_to(move |update| teller.tell(update));
+    }
+    Ok(services)
 }
 
 /// The services can't be put together.
@@ -113,9 +145,6 @@ pub(crate) enum ComposeError {
     /// The leases can't be had.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The options for Redis make no sense.
-    #[error(transparent)]
-    Notices(#[from] NoticesError),
 }
 
 /// Joins a stream with those of other processes.
@@ -125,6 +154,7 @@ type Join = Box<dyn FnOnce(&Notices) + Send>;
 struct Streams<'a> {
     database: &'a Database,
     session: &'a Session,
+    horizon: &'a Horizon,
     joining: Vec<Join>,
 }
 
@@ -132,27 +162,13 @@ impl Streams<'_> {
     async fn open<S: Stream>(&mut self) -> Result<(Feed<S>, StreamWriter<S>), StorageError> {
         let feed = Feed::open(self.database.clone()).await?;
         let writer = StreamWriter::start(self.database.clone(), self.session.clone(), feed.clone());
+        self.horizon.add(&feed);
         let joined = feed.clone();
         self.joining.push(Box::new(move |notices| notices.join(&joined)));
         Ok((feed, writer))
     }
 
-    fn join(self, redis: Option<NoticesOptions>) -> Result<Option<Notices>, NoticesError> {
-        let notices = redis.map(Notices::start).transpose()?;
-        if let Some(notices) = &notices {
-            self.joining.into_iter().for_each(|join| join(notices));
-        }
-        Ok(notices)
+    fn join(self, notices: &Notices) {
+        self.joining.into_iter().for_each(|join| join(notices));
     }
-}
-
-/// Starts the work that no request waits for; it ends some time after the token is canceled.
-pub(crate) fn start_background(services: &Services) -> (CancellationToken, JoinHandle<()>) {
-    let stop = CancellationToken::new();
-    let (accounts, to_device) = (services.accounts.clone(), services.to_device.clone());
-    let stopped = stop.clone();
-    let work = async move {
-        tokio::join!(accounts.run(stopped.cancelled()), to_device.run(stopped.cancelled()));
-    };
-    (stop, tokio::spawn(work))
 }

@@ -1,0 +1,13 @@
+//! `myelin-media-repo`: up- and downloads.
+
+use std::process::ExitCode;
+
+use myelin_node::Role;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    myelin_node::main(Role::MediaRepo).await
+}

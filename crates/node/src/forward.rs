@@ -1,0 +1,290 @@
+//! Requests that another process has to serve.
+//!
+//! A room is written by one process, and the other streams by those that the configuration names. A request that reaches another
+//! process is passed on as it is to the one that writes, and its answer passed back. While a writer is being replaced, requests
+//! wait.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead};
+use myelin_leases::{Assignment, Living, Registration, weigh};
+use myelin_replication::Horizon;
+use myelin_rooms::{Rooms, shard_of};
+use myelin_routing::{Api, Role};
+use ruma::RoomId;
+use tokio::{sync::watch, time::Instant};
+use tracing::debug;
+
+use crate::peers::{Address, Answered, Passed, Peers};
+
+/// How long a request waits for a process that can serve it: longer than it takes until a dead one is replaced.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// How long between two attempts, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// Stands around all handlers of a process that is not alone.
+pub(crate) struct Forwarding {
+    me: Registration,
+    rooms: Rooms,
+    horizon: Horizon,
+    peers: Peers,
+    assignment: watch::Receiver<Assignment>,
+    wishes: HashMap<&'static str, Wish>,
+    hasher: RandomState,
+}
+
+/// Who should serve an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// The writer of the room that this parameter of the path names.
+    Room(usize),
+    /// A writer of the stream, the same for each room that this parameter names.
+    StreamByRoom(&'static str, usize),
+    /// A writer of the stream, the same for each user.
+    StreamByUser(&'static str),
+}
+
+/// Who has to serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Any process.
+    Any,
+    /// The writer of a shard of rooms.
+    Shard(u8),
+    /// A writer of any shard of rooms.
+    AnyShard,
+    /// A writer of the stream, chosen by a hash.
+    Stream(&'static str, u64),
+}
+
+/// Where a request goes.
+enum Place {
+    Here,
+    There(Address),
+    /// Nobody can serve it at the moment.
+    Nowhere,
+}
+
+impl Forwarding {
+    pub fn new(me: Registration, rooms: Rooms, horizon: Horizon, peers: Peers) -> Option<Self> {
+        let assignment = rooms.writers()?;
+        let hasher = RandomState::new();
+        Some(Self { me, rooms, horizon, peers, assignment, wishes: wishes(), hasher })
+    }
+
+    fn target(&self, head: &RequestHead, next: &Next) -> Target {
+        let arg = |index: usize| next.path_args().get(index).map(String::as_str).unwrap_or_default();
+        match self.wishes.get(head.endpoint()) {
+            Some(Wish::Room(index)) => {
+                RoomId::parse(arg(*index)).map_or(Target::Any, |room_id| Target::Shard(shard_of(&room_id)))
+            }
+            Some(Wish::StreamByRoom(stream, index)) => Target::Stream(stream, weigh(arg(*index), "")),
+            Some(Wish::StreamByUser(stream)) => {
+                let token = head.access_token().unwrap_or_default();
+                Target::Stream(stream, weigh(user_of(&token), ""))
+            }
+            None => Target::Any,
+        }
+    }
+
+    fn place(&self, target: Target) -> Place {
+        let assignment = self.assignment.borrow();
+        match target {
+            Target::Any => Place::Here,
+            Target::Shard(shard) => match assignment.holder(shard.into()) {
+                Some(holder) if holder.registration == self.me => Place::Here,
+                Some(holder) => self.there(holder),
+                None => Place::Nowhere,
+            },
+            Target::AnyShard => {
+                let holders = assignment.holders();
+                if holders.iter().any(|holder| holder.registration == self.me) {
+                    return Place::Here;
+                }
+                // Any will do, and not always the same.
+                let now = self.hasher.hash_one(Instant::now());
+                let index = usize::try_from(now).unwrap_or_default().checked_rem(holders.len());
+                index.and_then(|index| holders.get(index)).map_or(Place::Nowhere, |holder| self.there(holder))
+            }
+            Target::Stream(stream, key) => {
+                let writers = assignment
+                    .living()
+                    .iter()
+                    .filter(|process| process.duties.iter().any(|duty| duty == stream));
+                let key = key.to_string();
+                let chosen = writers.max_by_key(|process| weigh(&key, &process.name));
+                match chosen {
+                    // Whoever writes is fenced by its own epoch, so where the named writers are gone, any process can.
+                    None => Place::Here,
+                    Some(chosen) if chosen.registration == self.me => Place::Here,
+                    Some(chosen) => self.there(chosen),
+                }
+            }
+        }
+    }
+
+    fn there(&self, process: &Living) -> Place {
+        match self.peers.address(&process.name, process.address.as_deref()) {
+            Some(address) => Place::There(address),
+            None => Place::Nowhere,
+        }
+    }
+
+    async fn serve(&self, head: RequestHead, next: Next) -> Result<RawResponse, ApiError> {
+        let mut target = self.target(&head, &next);
+        let started = Instant::now();
+        let mut pause = PAUSE.0;
+        while started.elapsed() < PATIENCE {
+            match self.place(target) {
+                Place::Here => {
+                    // Whoever was answered by another process finds here what that one wrote.
+                    self.horizon.reach().await;
+                    match next.run(head.clone()).await {
+                        Err(error) => match error.is_elsewhere() {
+                            Some(shard) => target = shard.map_or(Target::AnyShard, Target::Shard),
+                            None => return Err(error),
+                        },
+                        Ok(answer) => return Ok(answer),
+                    }
+                }
+                Place::There(address) => match self.pass_on(&address, &head, target).await {
+                    Some(Passed::Answered(answered)) => return Ok(to_response(answered)),
+                    Some(Passed::Elsewhere) | None => {}
+                    // Also a writer that is gone is no reason for what any process can do not to be done.
+                    Some(Passed::NotReached(error)) => {
+                        debug!(%error, "a process that should serve a request could not be reached");
+                        if let Target::Stream(..) = target {
+                            target = Target::Any;
+                        }
+                    }
+                    Some(Passed::Lost(error)) => {
+                        debug!(%error, endpoint = head.endpoint(), "a request that was passed on was not answered");
+                        if !may_repeat(&head) {
+                            return Err(ApiError::unavailable(
+                                "The request may or may not have been served",
+                                Duration::from_secs(1),
+                            ));
+                        }
+                    }
+                },
+                Place::Nowhere => {}
+            }
+            self.rooms.look_for_writers();
+            let mut assignment = self.assignment.clone();
+            assignment.mark_unchanged();
+            let _ = tokio::time::timeout(pause, assignment.changed()).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        Err(ApiError::unavailable("No process can serve this at the moment", Duration::from_secs(1)))
+    }
+
+    /// Passes a request on; `None` if the process lost its part meanwhile and the request may be given to its heir. What a
+    /// process that was replaced still has under way is refused by the database.
+    async fn pass_on(&self, address: &Address, head: &RequestHead, target: Target) -> Option<Passed> {
+        let passing = self.peers.pass_on(address, head);
+        if !may_repeat(head) || !matches!(target, Target::Shard(_)) {
+            return Some(passing.await);
+        }
+        let mut assignment = self.assignment.clone();
+        let moved = async {
+            while assignment.changed().await.is_ok() {
+                match self.place(target) {
+                    Place::There(now) if now == *address => {}
+                    Place::Nowhere => {}
+                    _ => return,
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            passed = passing => Some(passed),
+            () = moved => None,
+        }
+    }
+}
+
+impl Around for Forwarding {
+    fn call(
+        self: Arc<Self>,
+        head: RequestHead,
+        next: Next,
+    ) -> BoxFuture<'static, Result<RawResponse, ApiError>> {
+        Box::pin(async move { self.serve(head, next).await })
+    }
+}
+
+/// Whether a request that was served twice did no more than one that was served once: `PUT` by its transaction id, or because
+/// it says what is to be. A `POST` may have made something.
+fn may_repeat(head: &RequestHead) -> bool {
+    head.method() != http::Method::POST
+}
+
+/// The part of an access token that is the same for all tokens of a user.
+fn user_of(token: &str) -> &str {
+    token.split('_').nth(1).unwrap_or(token)
+}
+
+fn to_response(answered: Answered) -> RawResponse {
+    const PASSED: [http::HeaderName; 3] =
+        [http::header::RETRY_AFTER, http::header::LOCATION, http::header::CACHE_CONTROL];
+    let mut response = RawResponse::json(answered.body).with_status(answered.status);
+    if let Some(content_type) = answered.headers.get(http::header::CONTENT_TYPE) {
+        response = response.with_header(http::header::CONTENT_TYPE, content_type.clone());
+    }
+    for name in PASSED {
+        if let Some(value) = answered.headers.get(&name) {
+            response = response.with_header(name, value.clone());
+        }
+    }
+    response
+}
+
+/// What the table of operations says, by the operation's name.
+fn wishes() -> HashMap<&'static str, Wish> {
+    let operations = myelin_routing::operations().iter().filter(|operation| operation.api == Api::Client);
+    let wish = |operation: &'static myelin_routing::Operation| {
+        let parameters = operation.path.split('/').filter(|segment| segment.starts_with('{'));
+        let room = parameters.into_iter().position(|segment| segment == "{roomId}");
+        let wish = match operation.role {
+            Role::EventsWriter => Wish::Room(room?),
+            Role::TypingWriter => Wish::StreamByRoom("typing", room?),
+            Role::ToDeviceWriter => Wish::StreamByUser("to_device"),
+            Role::ReceiptsWriter => Wish::StreamByUser("receipts"),
+            Role::PresenceWriter => Wish::StreamByUser("presence"),
+            Role::AccountDataWriter => Wish::StreamByUser("account_data"),
+            Role::PushRulesWriter => Wish::StreamByUser("push_rules"),
+            Role::DeviceListsWriter => Wish::StreamByUser("device_lists"),
+            Role::Main | Role::GenericWorker | Role::MediaRepo | Role::UserDir => return None,
+        };
+        Some((operation.name.as_str(), wish))
+    };
+    operations.filter_map(wish).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_that_write_know_their_writer() {
+        let wishes = wishes();
+        let check = |name: &str, wish| assert_eq!(wishes.get(name).copied(), wish, "{name}");
+        check("sendMessage", Some(Wish::Room(0)));
+        check("setTyping", Some(Wish::StreamByRoom("typing", 0)));
+        check("setAccountDataPerRoom", Some(Wish::StreamByUser("account_data")));
+        check("sync", None);
+        check("createRoom", None);
+    }
+
+    #[test]
+    fn the_user_is_told_from_the_token() {
+        assert_eq!(user_of("syt_YWxpY2U_abc_xyz"), "YWxpY2U");
+        assert_eq!(user_of("other"), "other");
+    }
+}

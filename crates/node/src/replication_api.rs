@@ -1,0 +1,80 @@
+//! What the processes of one server ask each other, over their `replication` listeners: to serve a client's request, and how
+//! they are.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use myelin_http::{ApiError, RawRequest, RawResponse, Router, Routes};
+use serde::Serialize;
+
+use crate::{
+    peers::{CLIENT_ADDRESS, ELSEWHERE, FORWARD, Peers, SECRET},
+    status::Reporter,
+};
+
+/// What the handlers are given.
+#[derive(Clone)]
+struct Serving {
+    peers: Peers,
+    /// The routes for clients, with nothing around them: what is passed on is served here or not at all.
+    clients: Option<Arc<Router>>,
+    reporter: Arc<Reporter>,
+}
+
+/// The routes of a `replication` listener.
+pub(crate) fn routes(peers: Peers, clients: Option<Router>, reporter: Arc<Reporter>) -> Router {
+    let serving = Serving { peers, clients: clients.map(Arc::new), reporter };
+    let mut routes = Routes::new(serving);
+    for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE] {
+        routes.add_raw(method, "/_myelin/forward/{*path}", forward).any_body();
+    }
+    routes.add_raw(Method::GET, "/_myelin/status", status).quiet();
+    routes.build()
+}
+
+impl Serving {
+    fn check(&self, request: &RawRequest) -> Result<(), ApiError> {
+        let headers = request.head.headers();
+        let bearer =
+            request.head.header(http::header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let secret = headers.get(SECRET).map(http::HeaderValue::as_bytes).or(bearer.map(str::as_bytes));
+        match self.peers.is_ours(secret) {
+            true => Ok(()),
+            false => Err(ApiError::forbidden("worker_replication_secret is another one here")),
+        }
+    }
+}
+
+async fn forward(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {
+    serving.check(&request)?;
+    let clients = serving.clients.as_ref().ok_or_else(ApiError::unrecognized)?;
+    let head = &request.head;
+    let path = head.uri().path_and_query().and_then(|path| path.as_str().strip_prefix(FORWARD));
+    let path = path.ok_or_else(ApiError::unrecognized)?;
+    let mut passed = http::Request::builder().method(head.method()).uri(path);
+    for (name, value) in
+        head.headers().iter().filter(|(name, _)| **name != SECRET && **name != CLIENT_ADDRESS)
+    {
+        passed = passed.header(name, value);
+    }
+    let passed = passed.body(head.body().clone()).map_err(ApiError::internal)?;
+    serving.reporter.horizon.reach().await;
+    let client = head.header(CLIENT_ADDRESS).and_then(|address| address.parse().ok());
+    match clients.try_call(passed, client, head.draining().clone()).await {
+        Err(error) if error.is_elsewhere().is_some() => {
+            let answer = RawResponse::empty(StatusCode::MISDIRECTED_REQUEST);
+            Ok(answer.with_header(ELSEWHERE, http::HeaderValue::from_static("1")))
+        }
+        outcome => outcome,
+    }
+}
+
+async fn status(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {
+    serving.check(&request)?;
+    let status = serving.reporter.report(request.head.draining().has_started()).await;
+    json(&status)
+}
+
+fn json(value: &impl Serialize) -> Result<RawResponse, ApiError> {
+    Ok(RawResponse::json(serde_json::to_vec(value).map_err(ApiError::internal)?))
+}
