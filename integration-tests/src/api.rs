@@ -1,6 +1,12 @@
 //! Requests and their answers, as raw as a test of bad input needs them.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{
     Client, Method,
@@ -15,18 +21,34 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Api {
     http: Client,
-    base: String,
+    bases: Arc<[String]>,
+    /// How many requests were made so far; the next one goes to that base, modulo their number.
+    requests: Arc<AtomicUsize>,
 }
 
 impl Api {
     /// The interface under a base URL such as `http://127.0.0.1:8008`.
     pub fn new(base: String) -> Self {
-        Self { http: http_client(), base }
+        Self::over(vec![base])
     }
 
-    /// The base URL, without a slash at its end.
+    /// A server of several processes: each request goes to the next one. What one process answered must hold on all others.
+    ///
+    /// # Panics
+    ///
+    /// Without any process.
+    pub fn over(bases: Vec<String>) -> Self {
+        assert!(!bases.is_empty(), "a server has a process");
+        Self { http: http_client(), bases: bases.into(), requests: Arc::default() }
+    }
+
+    /// The base URL, without a slash at its end; of several, that of the first.
     pub fn base(&self) -> &str {
-        &self.base
+        &self.bases[0]
+    }
+
+    fn next_base(&self) -> &str {
+        &self.bases[self.requests.fetch_add(1, Ordering::Relaxed) % self.bases.len()]
     }
 
     /// Sends a request with any body, by a user or by nobody.
@@ -41,7 +63,7 @@ impl Api {
         token: Option<&str>,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, reqwest::Error> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method, format!("{}{path}", self.next_base()));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

@@ -210,6 +210,13 @@ impl Cluster {
         self.daemon(name).api()
     }
 
+    /// The HTTP interface of all processes that serve clients: each request goes to the next one.
+    pub fn everywhere(&self) -> Api {
+        let serving =
+            self.daemons.iter().filter(|daemon| !OTHERS.iter().any(|(.., name)| *name == daemon.name()));
+        Api::over(serving.map(|daemon| daemon.api().base().to_owned()).collect())
+    }
+
     /// Registers a user at a process; the password is the name.
     ///
     /// # Panics

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Server, Timelines, User,
+    Api, Timelines, User,
     invariants::{Acknowledged, History},
 };
 
@@ -63,9 +63,10 @@ impl Load {
     /// # Panics
     ///
     /// If the server doesn't let them.
-    pub async fn prepare(server: &Server, plan: Plan) -> Self {
+    pub async fn prepare(api: &Api, plan: Plan) -> Self {
         assert!(plan.senders <= plan.members && plan.members <= plan.users, "{plan:?} can't be");
-        let users = join_all((0..plan.users).map(async |n| server.register(&format!("user{n}")).await)).await;
+        let users =
+            join_all((0..plan.users).map(async |n| User::register(api, &format!("user{n}")).await)).await;
         let rooms = join_all((0..plan.rooms).map(async |n| {
             let members: Vec<_> = (0..plan.members).map(|m| (n + m) % plan.users).collect();
             let id = users[members[0]].create_room(json!({ "preset": "public_chat" })).await;

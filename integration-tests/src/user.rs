@@ -30,6 +30,12 @@ impl User {
         Self::from_login(api, &answer.ok())
     }
 
+    /// The same device, speaking to another process of the server.
+    #[must_use]
+    pub fn at(&self, api: &Api) -> Self {
+        Self { api: api.clone(), ..self.clone() }
+    }
+
     /// Logs a further device of the same user in.
     pub async fn log_in_again(&self) -> Self {
         let localpart = self.id.trim_start_matches('@').split(':').next().unwrap_or_default();

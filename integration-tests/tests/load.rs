@@ -10,7 +10,7 @@ const HUNDRED_ROOMS: Plan = Plan { users: 20, rooms: 100, members: 4, senders: 3
 #[tokio::test]
 async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
     let server = Server::start_default().await;
-    let load = Load::prepare(&server, HUNDRED_ROOMS).await;
+    let load = Load::prepare(server.api(), HUNDRED_ROOMS).await;
 
     let history = load.run(async || {}).await;
 
@@ -21,7 +21,7 @@ async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
 #[tokio::test]
 async fn a_hundred_rooms_keep_every_acknowledged_event_when_the_server_is_killed_in_the_middle() {
     let mut server = Server::start_default().await;
-    let load = Load::prepare(&server, HUNDRED_ROOMS).await;
+    let load = Load::prepare(server.api(), HUNDRED_ROOMS).await;
 
     let killed = load.run(async || {
         server.kill().await;

@@ -152,6 +152,10 @@ impl Rooms {
 
     /// The id of a new room, in room versions where that is ours to choose.
     pub(crate) fn new_room_id(&self, rules: Rules) -> Result<Option<OwnedRoomId>, RoomError> {
+        if !self.holds_any() {
+            self.0.look_for_writers();
+            return Err(RoomError::NotHere(None));
+        }
         if rules.authorization.room_create_event_id_as_room_id {
             return Ok(None);
         }

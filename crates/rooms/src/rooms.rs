@@ -184,6 +184,11 @@ impl Rooms {
         self.0.held[usize::from(shard)].load(Ordering::Acquire)
     }
 
+    /// Whether this process writes any room.
+    pub(crate) fn holds_any(&self) -> bool {
+        (0..SHARDS).any(|shard| self.holds(shard))
+    }
+
     /// Whether this process writes a room.
     pub fn writes(&self, room_id: &RoomId) -> bool {
         self.holds(shard_of(room_id))
