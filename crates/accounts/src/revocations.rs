@@ -1,6 +1,6 @@
 //! The stream by which processes hear of access tokens that ended.
 
-use myelin_replication::{Feed, Stamped, Stream, StreamWriter};
+use myelin_replication::{Feed, Stamped, Stream, StreamWriter, is_full, read_pages};
 use myelin_storage::{
     Client, Result, Transaction,
     accounts::revocations::{self as table, Revocation},
@@ -46,13 +46,17 @@ impl Stream for RevocationStream {
         upto: &Position,
         limit: i64,
     ) -> Result<Vec<Stamped<RevocationRow>>> {
-        let rows = table::revocations_since(client, after, upto, limit).await?;
         let stamped = |row: Revocation| Stamped {
             id: row.stream_id,
             writer: row.writer,
             row: RevocationRow { token: row.token.0, ts: row.revoked_ts },
         };
-        Ok(rows.into_iter().map(stamped).collect())
+        read_pages(after, upto, limit, async |from, to| {
+            let rows = table::revocations_since(client, from, to, limit).await?;
+            let complete = rows.last().map(|row| row.stream_id).filter(|_| is_full(rows.len(), limit));
+            Ok((rows.into_iter().map(stamped).collect(), complete))
+        })
+        .await
     }
 }
 

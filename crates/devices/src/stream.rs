@@ -1,15 +1,15 @@
 //! The streams of this crate: `device_lists` and `to_device`.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
-use myelin_replication::{Stamped, Stream};
+use myelin_replication::{Stamped, Stream, is_full, read_pages};
 use myelin_storage::{
     Client, Result, StorageError, Transaction,
     device_lists::{self, DeviceListChangeRow},
     one_time_keys::{self, KeyCounts, KeyCountsRow},
     to_device::{self, ToDeviceMessageRow, ToDeviceTransactionRow},
 };
-use myelin_types::{MillisSinceEpoch, Position, StreamId};
+use myelin_types::{MillisSinceEpoch, Position};
 use ruma::{OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -218,44 +218,9 @@ pub(crate) fn user_id(text: &str) -> Result<OwnedUserId> {
         .map_err(|error| StorageError::Inconsistent(format!("a row names the user {text:?}: {error}")))
 }
 
-fn is_full(len: usize, limit: i64) -> bool {
-    i64::try_from(len).is_ok_and(|len| len >= limit)
-}
-
-/// Reads pages until `limit` rows are found that `after` does not cover and `upto` does, or there are no more. A page
-/// comes with the id up to which it is complete, if that is not the end.
-///
-/// Between the two positions' extremes there may be pages of rows that are covered already: a short answer means that
-/// there is nothing left, so those pages have to be read over.
-async fn read_pages<R, F, Fut>(
-    after: &Position,
-    upto: &Position,
-    limit: i64,
-    page: F,
-) -> Result<Vec<Stamped<R>>>
-where
-    F: Fn(StreamId, StreamId) -> Fut,
-    Fut: Future<Output = Result<(Vec<Stamped<R>>, Option<StreamId>)>>,
-{
-    let mut found = Vec::new();
-    let mut from = after.minimum();
-    loop {
-        let (rows, complete) = page(from, upto.maximum()).await?;
-        found.extend(
-            rows.into_iter()
-                .filter(|row| !after.covers(row.writer, row.id) && upto.covers(row.writer, row.id)),
-        );
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        match complete {
-            Some(complete) if !is_full(found.len(), limit) => from = complete,
-            _ => return Ok(found),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use myelin_types::WriterId;
+    use myelin_types::{StreamId, WriterId};
 
     use super::*;
     use crate::{KeysUpload, test_support::*};

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError};
+use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError, is_full, read_pages};
 use myelin_storage::{Client, Database, Result, StorageError, Transaction, presence as table};
 use myelin_types::{Clock, MillisSinceEpoch, Position, WriterId};
 use parking_lot::Mutex;
@@ -92,11 +92,12 @@ impl Stream for PresenceStream {
         upto: &Position,
         limit: i64,
     ) -> Result<Vec<Stamped<PresenceRow>>> {
-        let rows = table::presence_since(client, after.minimum(), upto.maximum(), limit).await?;
-        rows.into_iter()
-            .filter(|row| !after.covers(row.writer, row.stream_id) && upto.covers(row.writer, row.stream_id))
-            .map(from_table)
-            .collect()
+        read_pages(after, upto, limit, async |from, to| {
+            let rows = table::presence_since(client, from, to, limit).await?;
+            let complete = rows.last().map(|row| row.stream_id).filter(|_| is_full(rows.len(), limit));
+            Ok((rows.into_iter().map(from_table).collect::<Result<_>>()?, complete))
+        })
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError};
+use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError, is_full, read_pages};
 use myelin_storage::{Client, Database, Result, StorageError, Transaction, receipts as table};
 use myelin_types::{MillisSinceEpoch, Position};
 use quick_cache::sync::Cache;
@@ -136,13 +136,14 @@ impl Stream for ReceiptStream {
         upto: &Position,
         limit: i64,
     ) -> Result<Vec<Stamped<ReceiptRow>>> {
-        let rows = table::receipts_since(client, after.minimum(), upto.maximum(), limit).await?;
-        rows.into_iter()
-            .filter(|(row, _)| {
-                !after.covers(row.writer, row.stream_id) && upto.covers(row.writer, row.stream_id)
-            })
-            .map(|(row, room_id)| from_table(row, &room_id))
-            .collect()
+        read_pages(after, upto, limit, async |from, to| {
+            let rows = table::receipts_since(client, from, to, limit).await?;
+            let complete = rows.last().map(|(row, _)| row.stream_id).filter(|_| is_full(rows.len(), limit));
+            let rows =
+                rows.into_iter().map(|(row, room_id)| from_table(row, &room_id)).collect::<Result<_>>()?;
+            Ok((rows, complete))
+        })
+        .await
     }
 }
 

@@ -12,6 +12,7 @@ mod peers;
 mod postgres;
 mod redis;
 mod replication_api;
+mod requests;
 mod role;
 mod services;
 mod start;

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use myelin_config::{Config, Instance, ListenerKind, ResourceName, Secret};
 use myelin_http::RequestHead;
+use myelin_replication::ReplicationRequest;
 use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
 use parking_lot::Mutex;
 use reqwest::{
@@ -88,6 +89,14 @@ pub(crate) enum Passed {
     Lost(reqwest::Error),
 }
 
+/// What became of a typed request.
+pub(crate) enum Asked<T> {
+    Answered(T),
+    /// The process was not reached, or says that another has to do it: to be tried again.
+    Again,
+    Refused(String),
+}
+
 /// An answer of another process.
 pub(crate) struct Answered {
     pub status: http::StatusCode,
@@ -163,6 +172,31 @@ impl Peers {
         let response = request.body(head.body().clone()).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         Ok(Answered { status, headers, body: response.bytes().await? })
+    }
+
+    /// Asks a process something.
+    pub async fn ask<R: ReplicationRequest>(&self, to: &Address, request: &R) -> Asked<R::Response> {
+        let sent = async {
+            let (client, base) = self.client(to)?;
+            let mut sending = client.post(format!("{base}/_myelin/replication/{}", R::NAME)).json(request);
+            if let Some(secret) = &self.0.secret {
+                sending = sending.header(SECRET, secret.clone());
+            }
+            let response = sending.send().await?;
+            let (status, elsewhere) = (response.status(), response.headers().contains_key(ELSEWHERE));
+            Ok::<_, reqwest::Error>((status, elsewhere, response.bytes().await?))
+        };
+        match sent.await {
+            Ok((_, true, _)) => Asked::Again,
+            Ok((status, _, body)) if status.is_success() => match serde_json::from_slice(&body) {
+                Ok(response) => Asked::Answered(response),
+                Err(error) => Asked::Refused(format!("{}: {error}", R::NAME)),
+            },
+            Ok((status, ..)) if status.is_server_error() && R::MAY_REPEAT => Asked::Again,
+            Ok((status, ..)) => Asked::Refused(format!("{}: {status}", R::NAME)),
+            Err(error) if error.is_connect() || R::MAY_REPEAT => Asked::Again,
+            Err(error) => Asked::Refused(format!("{}: {error}", R::NAME)),
+        }
     }
 
     fn client(&self, to: &Address) -> Result<(Client, String), reqwest::Error> {

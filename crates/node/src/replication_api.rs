@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use myelin_http::{ApiError, RawRequest, RawResponse, Router, Routes};
+use myelin_rooms::RoomError;
 use serde::Serialize;
 
 use crate::{
     peers::{CLIENT_ADDRESS, ELSEWHERE, FORWARD, Peers, SECRET},
+    requests::UpdateProfile,
     status::Reporter,
 };
 
@@ -28,6 +30,7 @@ pub(crate) fn routes(peers: Peers, clients: Option<Router>, reporter: Arc<Report
     for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE] {
         routes.add_raw(method, "/_myelin/forward/{*path}", forward).any_body();
     }
+    routes.add_raw(Method::POST, "/_myelin/replication/update_profile", update_profile);
     routes.add_raw(Method::GET, "/_myelin/status", status).quiet();
     routes.build()
 }
@@ -61,12 +64,26 @@ async fn forward(serving: Serving, request: RawRequest) -> Result<RawResponse, A
     serving.reporter.horizon.reach().await;
     let client = head.header(CLIENT_ADDRESS).and_then(|address| address.parse().ok());
     match clients.try_call(passed, client, head.draining().clone()).await {
-        Err(error) if error.is_elsewhere().is_some() => {
-            let answer = RawResponse::empty(StatusCode::MISDIRECTED_REQUEST);
-            Ok(answer.with_header(ELSEWHERE, http::HeaderValue::from_static("1")))
-        }
+        Err(error) if error.is_elsewhere().is_some() => Ok(elsewhere()),
         outcome => outcome,
     }
+}
+
+async fn update_profile(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {
+    serving.check(&request)?;
+    let rooms = serving.reporter.rooms.as_ref().ok_or_else(ApiError::unrecognized)?;
+    let UpdateProfile { room_id, user_id, profile } = request.json()?;
+    match rooms.update_profile_in(&room_id, &user_id, &profile).await {
+        Ok(()) => json(&()),
+        Err(RoomError::NotHere(_)) => Ok(elsewhere()),
+        Err(error) => Err(ApiError::internal(error)),
+    }
+}
+
+/// What a process answers that does not have the part of a duty which a request is about.
+fn elsewhere() -> RawResponse {
+    let answer = RawResponse::empty(StatusCode::MISDIRECTED_REQUEST);
+    answer.with_header(ELSEWHERE, http::HeaderValue::from_static("1"))
 }
 
 async fn status(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Failure, Role, duties::Duties, failure, forward::Forwarding, listeners, peers::Peers, postgres, redis,
-    replication_api, services, status::Reporter,
+    replication_api, requests::Writers, services, status::Reporter,
 };
 
 /// How long a former process of the same name may take to end.
@@ -108,6 +108,9 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
                 if stream != "events" && writers.contains(&process.name) {
                     session.take_part(stream).await.map_err(Failure::of(Exit::Database))?;
                 }
+            }
+            if let Some(assignment) = services.rooms.writers() {
+                services.rooms.set_other_writers(Arc::new(Writers { peers: peers.clone(), assignment }));
             }
             Some(App::new(services))
         }

@@ -15,6 +15,8 @@ mod feed;
 mod horizon;
 mod lane;
 mod notices;
+mod pages;
+mod request;
 mod stream;
 mod writer;
 
@@ -22,5 +24,7 @@ pub use feed::Feed;
 pub use horizon::{Horizon, Lag};
 pub use lane::Lane;
 pub use notices::{Notices, NoticesError, NoticesOptions, RedisAddress, Teller};
+pub use pages::{is_full, read_pages};
+pub use request::ReplicationRequest;
 pub use stream::{Batch, Notice, Stamped, Stream};
 pub use writer::{Appending, StreamWriter, WriteError};

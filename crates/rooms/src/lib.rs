@@ -40,7 +40,7 @@ pub use error::RoomError;
 pub use join::JoinAnswer;
 pub use membership::{ChangeMembership, MembershipAction};
 pub use options::{EncryptNewRooms, RoomsOptions};
-pub use profiles::{MemberProfile, Profiles};
+pub use profiles::{MemberProfile, OtherWriters, Profiles};
 pub use push::PushEvaluator;
 pub use receive::{EventSource, Fetching, NotPlaced, Received, SourceError, StateIds};
 pub use redact::RedactEvent;

@@ -17,7 +17,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UInt};
 use tokio::sync::watch;
 
 use crate::{
-    EventRow, EventStream, Profiles, PushEvaluator, RoomError, RoomsOptions,
+    EventRow, EventStream, OtherWriters, Profiles, PushEvaluator, RoomError, RoomsOptions,
     heavy::Heavy,
     numbers::Numbers,
     resident::{self, Draft, Pending, Resident},
@@ -59,6 +59,7 @@ pub(crate) struct Engine {
     /// By shard, whether this process writes it.
     held: Box<[AtomicBool]>,
     share: OnceLock<Share>,
+    pub other_writers: OnceLock<Arc<dyn OtherWriters>>,
     pub(crate) residency: Residency,
 }
 
@@ -109,6 +110,7 @@ impl Rooms {
             last_creation: AtomicU64::new(0),
             held: (0..SHARDS).map(|_| AtomicBool::new(false)).collect(),
             share: OnceLock::new(),
+            other_writers: OnceLock::new(),
             residency,
         });
         let holder: Weak<dyn Holder> = Arc::downgrade(&(engine.clone() as Arc<dyn Holder>));
@@ -120,6 +122,11 @@ impl Rooms {
     /// Which process writes which rooms, by shard.
     pub fn writers(&self) -> Option<watch::Receiver<Assignment>> {
         self.0.share.get().map(Share::assignment)
+    }
+
+    /// Makes the writers of the other rooms known. Once only.
+    pub fn set_other_writers(&self, others: Arc<dyn OtherWriters>) {
+        let _ = self.0.other_writers.set(others);
     }
 
     /// The shards of rooms that this process writes.

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use futures_util::{StreamExt as _, stream};
 use myelin_events::MemberContent;
 use ruma::{
-    OwnedRoomId, OwnedUserId, UserId,
+    OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use tracing::warn;
@@ -60,7 +60,13 @@ impl Rooms {
         let updates = rooms.into_iter().map(|room_id| {
             let user_id = user_id.to_owned();
             async move {
-                let outcome = self.update_profile_in(&room_id, user_id, profile).await;
+                let outcome = match self.update_profile_in(&room_id, &user_id, profile).await {
+                    Err(RoomError::NotHere(Some(shard))) => match self.0.other_writers.get() {
+                        Some(others) => others.update_profile(shard, &room_id, &user_id, profile).await,
+                        None => Err(RoomError::NotHere(Some(shard))),
+                    },
+                    outcome => outcome,
+                };
                 outcome
                     .inspect_err(|error| warn!(%room_id, %error, "a profile was not updated in a room"))
                     .is_ok()
@@ -70,13 +76,17 @@ impl Rooms {
         Ok(updated.filter(|updated| std::future::ready(*updated)).count().await)
     }
 
-    async fn update_profile_in(
+    /// Shows a local user's new profile in a room that this process writes, if the user is in it.
+    ///
+    /// # Errors
+    /// [`RoomError::NotHere`] if another process writes it.
+    pub async fn update_profile_in(
         &self,
-        room_id: &OwnedRoomId,
-        user_id: OwnedUserId,
+        room_id: &RoomId,
+        user_id: &UserId,
         profile: &MemberProfile,
     ) -> Result<(), RoomError> {
-        let request = ChangeMembership::new(user_id.clone(), room_id.clone(), MembershipAction::Join);
+        let request = ChangeMembership::new(user_id.to_owned(), room_id.to_owned(), MembershipAction::Join);
         let content = super::content(&request, profile);
         let draft = self.draft_member(&request, &content).await?;
         let room = self.enter(room_id).await?;

@@ -7,7 +7,7 @@ use std::{
 
 use myelin_events::{Pdu, Rules, rules};
 use myelin_push::PushBits;
-use myelin_replication::Stamped;
+use myelin_replication::{Stamped, is_full, read_pages};
 use myelin_storage::{
     Client, Result, StorageError,
     events::{self, StoredEvent, StreamedEvent, flags},
@@ -28,17 +28,28 @@ pub(super) async fn read(
     upto: &Position,
     limit: i64,
 ) -> Result<Vec<Stamped<EventRow>>> {
-    let streamed = events::events_since(client, after.minimum(), upto.maximum(), limit).await?;
-    let streamed: Vec<StreamedEvent> =
-        streamed.into_iter().filter(|event| upto.covers(event.writer, event.id)).collect();
-    let changes = changes_of(client, &streamed).await?;
-    let pdus = events_of(client, &streamed, &changes).await?;
+    read_pages(after, upto, limit, async |from, to| {
+        let streamed = events::events_since(client, from, to, limit).await?;
+        let complete = streamed.last().map(|event| event.id).filter(|_| is_full(streamed.len(), limit));
+        let wanted = |event: &StreamedEvent| {
+            upto.covers(event.writer, event.id) && !after.covers(event.writer, event.id)
+        };
+        let streamed: Vec<StreamedEvent> = streamed.into_iter().filter(wanted).collect();
+        Ok((rows_of(client, &streamed).await?, complete))
+    })
+    .await
+}
+
+/// The rows of some events.
+async fn rows_of(client: &Client, streamed: &[StreamedEvent]) -> Result<Vec<Stamped<EventRow>>> {
+    let changes = changes_of(client, streamed).await?;
+    let pdus = events_of(client, streamed, &changes).await?;
     let mut rows = Vec::with_capacity(streamed.len());
-    for event in &streamed {
+    for event in streamed {
         let row = row(event, &pdus, changes.get(&event.id.0).map_or(&[][..], Vec::as_slice))?;
         rows.push(Stamped { id: event.id, writer: event.writer, row });
     }
-    let redacted = redacted_by(client, &streamed, &rows).await?;
+    let redacted = redacted_by(client, streamed, &rows).await?;
     for Stamped { row, .. } in &mut rows {
         row.redacts = redacted.get(&row.nid.0).cloned();
     }

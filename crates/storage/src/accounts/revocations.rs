@@ -1,6 +1,6 @@
 //! `revocations`: access tokens that other processes are to forget.
 
-use myelin_types::{MillisSinceEpoch, Position, StreamId, WriterId};
+use myelin_types::{MillisSinceEpoch, StreamId, WriterId};
 
 use super::TokenHash;
 use crate::{GenericClient, Result, execute, query};
@@ -31,34 +31,27 @@ pub async fn insert_revocations(db: &impl GenericClient, revocations: &[Revocati
     Ok(())
 }
 
-/// At most `limit` revocations that `after` does not cover and `upto` does, by ascending id.
+/// At most `limit` revocations with ids between two, the second included, by ascending id.
 pub async fn revocations_since(
     db: &impl GenericClient,
-    after: &Position,
-    upto: &Position,
+    after: StreamId,
+    upto: StreamId,
     limit: i64,
 ) -> Result<Vec<Revocation>> {
     const SQL: &str = "
         SELECT stream_id, writer_id, token_hash, revoked_ts FROM revocations
          WHERE stream_id > $1 AND stream_id <= $2 ORDER BY stream_id LIMIT $3";
-    let mut from = after.minimum().0;
-    let mut found = Vec::new();
-    // Pages are filtered by writer, so that one may hold fewer rows than were asked for.
-    loop {
-        let rows = query(db, SQL, &[&from, &upto.maximum().0, &limit]).await?;
-        for row in &rows {
-            let (stream_id, writer) = (StreamId(row.get(0)), WriterId(row.get(1)));
-            from = stream_id.0;
-            if !after.covers(writer, stream_id) && upto.covers(writer, stream_id) {
-                let revoked_ts = u64::try_from(row.get::<_, i64>(3)).unwrap_or_default();
-                found.push(Revocation { stream_id, writer, token: TokenHash::from_row(row, 2)?, revoked_ts });
-            }
-        }
-        let is_last_page = i64::try_from(rows.len()).is_ok_and(|count| count < limit);
-        if is_last_page || !found.is_empty() {
-            return Ok(found);
-        }
-    }
+    let rows = query(db, SQL, &[&after.0, &upto.0, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Revocation {
+                stream_id: StreamId(row.get(0)),
+                writer: WriterId(row.get(1)),
+                token: TokenHash::from_row(row, 2)?,
+                revoked_ts: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
+            })
+        })
+        .collect()
 }
 
 /// Deletes revocations of before `ts`.
