@@ -260,15 +260,21 @@ impl Connection {
             .tcp_nodelay(true)
             // Clients don't half-close; who closes has gone, and its long poll with it.
             .h1_allow_half_closed(false)
-            // Idle connections are closed at once when the process stops.
             .graceful_shutdown_signal(move || {
                 let draining = draining.clone();
-                async move { draining.started().await }
+                async move {
+                    draining.started().await;
+                    tokio::time::sleep(LINGER).await;
+                }
             })
     }
 }
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long idle connections are kept once the process stops. A reverse proxy may be sending a request over one in this very
+/// moment, and could not tell whether it was served if we closed it. What is answered until then says that it was the last.
+const LINGER: Duration = Duration::from_secs(1);
 
 async fn serve(site: Arc<Site>, request: Request) -> Result<Response<BoxBody>, Infallible> {
     Ok(service::serve(&site, request).await)

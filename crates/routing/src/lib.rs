@@ -4,6 +4,7 @@
 //! operations' names from here, tests the list of what must be answered. What an operation *does* is the handler's
 //! business, and whether it is mounted the daemon's: a row is no promise.
 
+pub mod proxy;
 mod table;
 
 pub use self::table::{Api, Auth, Balance, Operation, Pool, Role, find, operations};

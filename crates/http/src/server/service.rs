@@ -17,7 +17,7 @@ use std::{
 };
 
 use actix_http::{
-    ContentEncoding, Request, Response,
+    ConnectionType, ContentEncoding, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
     encoding::Encoder,
     header as actix_header,
@@ -286,6 +286,9 @@ where
     let mut response = wire::response(status, headers, body);
     if site.cors {
         add_cors_headers(response.headers_mut());
+    }
+    if site.shared.draining.has_started() {
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
     if compress {
         // Chunks are compressed on a thread for blocking work.
