@@ -23,6 +23,7 @@ mod cluster;
 mod daemon;
 pub mod invariants;
 pub mod load;
+pub mod nginx;
 pub mod real_clients;
 mod server;
 mod sync;

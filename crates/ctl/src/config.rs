@@ -1,12 +1,15 @@
 //! `config generate`, `config check` and `config reference`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use rand::{RngExt as _, distr::Alphanumeric};
 
-use crate::keys;
+use crate::{
+    fleet::{self, Fleet},
+    keys,
+};
 
 /// What to do with configuration files.
 #[derive(Debug, Subcommand)]
@@ -18,6 +21,9 @@ pub(crate) enum Command {
         /// Takes warnings for errors.
         #[arg(long)]
         strict: bool,
+        /// Checks a whole fleet: these files with each worker's file of the folder, and all of them against each other.
+        #[arg(short, long, value_name = "DIR")]
+        workers: Option<PathBuf>,
         /// Files and folders, as the process is given them.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
@@ -52,7 +58,8 @@ pub(crate) struct Generate {
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(arguments) => generate(&arguments),
-        Command::Check { strict, paths } => check(strict, &paths),
+        Command::Check { strict, workers: Some(workers), paths } => check_fleet(strict, &paths, &workers),
+        Command::Check { strict, workers: None, paths } => check(strict, &paths),
         Command::Reference => {
             #[expect(clippy::print_stdout, reason = "the reference is what was asked for")]
             {
@@ -104,6 +111,28 @@ fn generate(arguments: &Generate) -> anyhow::Result<()> {
         println!("Wrote {}. Keep it: it is who your server is.", key.display());
     }
     check(false, &[output])
+}
+
+#[expect(clippy::print_stdout, reason = "a command line program talks to its terminal")]
+fn check_fleet(strict: bool, paths: &[PathBuf], workers: &Path) -> anyhow::Result<()> {
+    let fleet = Fleet::load(paths, Some(workers))?;
+    // Each worker warns of the shared file again.
+    let mut warnings: Vec<&String> = fleet.members.iter().flat_map(|member| &member.warnings).collect();
+    warnings.sort();
+    warnings.dedup();
+    let findings = fleet::check::check(&fleet);
+    let (others, faults): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.is_warning);
+    warnings.iter().for_each(|warning| println!("{warning}"));
+    others.iter().for_each(|warning| println!("{warning}"));
+    if !faults.is_empty() {
+        bail!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    }
+    let count = warnings.len() + others.len();
+    if strict && count > 0 {
+        bail!("{count} warnings, which --strict takes for errors");
+    }
+    println!("The {} processes have no faults and {count} warnings.", fleet.members.len());
+    Ok(())
 }
 
 /// The configuration of these files and folders.

@@ -1,8 +1,10 @@
 //! `myelin-ctl`: the control program. `myelin-ctl help` lists what it does.
 
 mod config;
+mod fleet;
 mod keys;
 mod password;
+mod proxy_config;
 mod users;
 
 use std::process::ExitCode;
@@ -22,6 +24,16 @@ enum Command {
     /// Makes, checks and explains configuration files.
     #[command(subcommand)]
     Config(config::Command),
+    /// Starts main, or all processes, or one worker, and waits until they are ready.
+    Start(fleet::control::Which),
+    /// Ends them.
+    Stop(fleet::control::Stop),
+    /// Restarts one process after the other, each when the one before is ready.
+    Restart(fleet::control::Stop),
+    /// Tells how they are: ready, what they hold, how far they are behind.
+    Status(fleet::status::Status),
+    /// Prints the configuration of a reverse proxy in front of them.
+    ProxyConfig(proxy_config::ProxyConfig),
     /// Makes a signing key.
     GenerateSigningKey(keys::Generate),
     /// Makes an account on a running server, by its shared secret.
@@ -31,8 +43,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Fails only if a provider is installed already, which then is this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Arguments::parse().command {
         Command::Config(command) => config::run(command),
+        Command::Start(which) => fleet::control::start(&which),
+        Command::Stop(arguments) => fleet::control::stop(&arguments),
+        Command::Restart(arguments) => fleet::control::restart(&arguments),
+        Command::Status(arguments) => fleet::status::run(&arguments),
+        Command::ProxyConfig(arguments) => proxy_config::run(&arguments),
         Command::GenerateSigningKey(arguments) => keys::generate(&arguments),
         Command::RegisterUser(arguments) => users::register(&arguments),
         Command::HashPassword(arguments) => password::hash(&arguments),

@@ -75,8 +75,6 @@ pub(crate) fn register(arguments: &Register) -> anyhow::Result<()> {
         (None, None) => "http://localhost:8008".to_owned(),
     };
     let password = arguments.password.read()?;
-    // Fails only if a provider is installed already, which then is this one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(send(arguments, &secret, &url, &password))
 }

@@ -105,10 +105,10 @@ const FRONT: &str = r#"    # A request that may have made something is not sent 
     # Whose request it is: the localpart in the access token, or else the whole token.
     http-request set-var(txn.user) src
     http-request set-var(txn.user) urlp(access_token) if { urlp(access_token) -m found }
-    http-request set-var(txn.user) req.hdr(authorization),regsub("^Bearer +","") if { req.hdr(authorization) -m found }
-    http-request set-var(txn.user) var(txn.user),regsub("^syt_(.+)_[^_]+_[^_]+$","\1") if { var(txn.user) -m beg syt_ }
+    http-request set-var(txn.user) 'req.hdr(authorization),regsub("^Bearer +","")' if { req.hdr(authorization) -m found }
+    http-request set-var(txn.user) 'var(txn.user),regsub("^syt_(.+)_[^_]+_[^_]+$","\1")' if { var(txn.user) -m beg syt_ }
     http-request set-var(txn.room) path
-    http-request set-var(txn.room) path,regsub("^.*/rooms/([^/]+).*$","\1") if { path -m sub /rooms/ }
+    http-request set-var(txn.room) 'path,regsub("^.*/rooms/([^/]+).*$","\1")' if { path -m sub /rooms/ }
     http-request set-var(txn.origin) src
     http-request set-var(txn.origin) 'req.fhdr(authorization),regsub("^.*[ ,]origin=\"?([^\",]+).*$","\1")' if { req.fhdr(authorization) -m sub origin= }
     http-request set-var(txn.pool) str(otherwise)

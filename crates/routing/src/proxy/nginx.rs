@@ -129,7 +129,6 @@ const PROXY: &str = r#"
     proxy_connect_timeout 2s;
     # A request that was not sent is sent to the next process, whatever it is; one that was sent, only if that is safe.
     proxy_next_upstream error timeout http_502 http_503;
-    proxy_next_upstream_tries 4;
     proxy_next_upstream_timeout 30s;
 
 "#;

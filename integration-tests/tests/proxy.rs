@@ -1,0 +1,129 @@
+//! The reverse proxies that `myelin-ctl proxy-config` configures.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use myelin_integration_tests::{
+    Cluster, Topology,
+    nginx::{Nginx, proxy_config},
+};
+use myelin_routing::{Api, Operation, Role, operations};
+use reqwest::Method;
+use serde_json::json;
+
+/// The processes that a row of the table asks for, in this cluster: streams that no worker was given are main's.
+fn wanted(operation: &Operation) -> &'static [&'static str] {
+    match operation.role {
+        Role::EventsWriter => &["events1", "events2"],
+        Role::GenericWorker => &["worker1", "worker2"],
+        Role::MediaRepo => &["media1"],
+        Role::UserDir => &["users1"],
+        Role::Main
+        | Role::TypingWriter
+        | Role::ToDeviceWriter
+        | Role::ReceiptsWriter
+        | Role::PresenceWriter
+        | Role::AccountDataWriter
+        | Role::PushRulesWriter
+        | Role::DeviceListsWriter => &["main"],
+    }
+}
+
+fn path_of(operation: &Operation) -> String {
+    let segments = operation.path.split('/').map(|segment| match segment {
+        "{roomId}" => "!room:myelin.test",
+        segment if segment.starts_with('{') => "x",
+        segment => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test]
+async fn every_operation_reaches_the_process_that_serves_it_best() {
+    let cluster = Cluster::start(Topology { others: true, ..Topology::default() }).await;
+    let nginx = Nginx::start(cluster.folder());
+    for operation in operations() {
+        // Nobody is logged in: what is answered does not matter, but who answers.
+        let answer = nginx.api().request(operation.method.clone(), &path_of(operation), Some("{}")).await;
+        assert!(answer.status < 500, "{}: {}", operation.name, answer.status);
+    }
+    let names: BTreeMap<String, &str> = cluster
+        .daemons()
+        .iter()
+        .map(|daemon| (daemon.api().base().replace("http://", ""), daemon.name()))
+        .collect();
+    let log = nginx.log();
+    assert_eq!(log.len(), operations().len());
+    for (operation, [method, path, upstream, _]) in operations().iter().zip(&log) {
+        assert_eq!((method.as_str(), path), (operation.method.as_str(), &path_of(operation)));
+        let name =
+            names.get(upstream).copied().unwrap_or_else(|| panic!("{path}: nobody is at {upstream:?}"));
+        let is_wanted = wanted(operation).contains(&name);
+        assert!(is_wanted, "{} ({:?}) was answered by {name}", operation.name, operation.api == Api::Client);
+    }
+}
+
+#[tokio::test]
+async fn users_and_rooms_stay_at_their_processes() {
+    let cluster = Cluster::start(Topology { workers: 3, ..Topology::default() }).await;
+    let nginx = Nginx::start(cluster.folder());
+    let upstreams = |wanted: &str| {
+        let mut found: Vec<String> = nginx
+            .log()
+            .into_iter()
+            .filter(|[_, path, ..]| path.contains(wanted))
+            .map(|[_, _, at, _]| at)
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    };
+    let users = ["alice", "bob", "carol", "dora", "emil", "frida"];
+    for user in users {
+        let user = myelin_integration_tests::User::register(nginx.api(), user).await;
+        let room_id = user.create_room(json!({})).await;
+        let first = user.try_sync(None, 0).await.expect("an answer").ok();
+        let mut since = first["next_batch"].as_str().expect("a token").to_owned();
+        for _ in 0..4 {
+            user.send_text(&room_id, "hello").await;
+            let sync = user.try_sync(Some(&since), 0).await.expect("an answer").ok();
+            since = sync["next_batch"].as_str().expect("a token").to_owned();
+        }
+        let room = room_id.replace('!', "%21").replace(':', "%3A");
+        assert_eq!(upstreams(&format!("/rooms/{room}/send/")).len(), 1, "a room has one process");
+    }
+    // The first sync of each has its own worker; the others are spread over the other two.
+    let initial: Vec<String> = nginx
+        .log()
+        .into_iter()
+        .filter(|[_, path, ..]| path.contains("/sync") && !path.contains("since="))
+        .map(|[_, _, at, _]| at)
+        .collect();
+    assert_eq!(initial.len(), users.len());
+    let of_worker3 = cluster.api("worker3").base().replace("http://", "");
+    assert!(initial.iter().all(|at| *at == of_worker3), "{initial:?}");
+}
+
+#[tokio::test]
+async fn haproxy_takes_its_configuration() {
+    let cluster = Cluster::start(Topology { others: true, ..Topology::default() }).await;
+    let path = cluster.folder().join("haproxy.cfg");
+    fs::write(&path, proxy_config("haproxy", cluster.folder(), 8008)).expect("the folder can be written to");
+    let output = Command::new("haproxy").args(["-c", "-f"]).arg(&path).output();
+    let output = output.expect("haproxy can be run: `make prepare` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_request_reaches_another_process_when_the_best_one_is_away() {
+    let mut cluster = Cluster::start(Topology { others: true, ..Topology::default() }).await;
+    let nginx = Nginx::start(cluster.folder());
+    for name in ["worker1", "main", "media1", "users1"] {
+        cluster.daemon_mut(name).stop().await;
+    }
+    for operation in operations() {
+        let answer = nginx.api().request(operation.method.clone(), &path_of(operation), Some("{}")).await;
+        assert!(answer.status < 500, "{}: {}", operation.name, answer.status);
+    }
+    let answer = nginx.api().request(Method::GET, "/_matrix/client/versions", None).await;
+    assert_eq!(answer.status, 200);
+}
