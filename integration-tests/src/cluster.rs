@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use crate::{
     Api, Options, User,
-    daemon::{Daemon, Invocation, free_port},
-    server::{SIGNING_KEY, configuration},
+    daemon::{Daemon, Invocation, free_port, program},
+    server::{SIGNING_KEY, Said, configuration},
 };
 
 /// The secret that the processes of a cluster share.
@@ -47,6 +47,8 @@ const OTHERS: [(&str, &str, &str); 5] = [
 #[derive(Debug)]
 pub struct Cluster {
     daemons: Vec<Daemon>,
+    /// Some processes are not children of ours.
+    is_controlled: bool,
     redis: TestRedis,
     // Dropped after the processes, which use both.
     database: TestDatabase,
@@ -110,7 +112,7 @@ impl Cluster {
         write("signing.key", SIGNING_KEY.to_owned());
         write("homeserver.yaml", format!("{shared:#}\n"));
         fs::create_dir(folder.path().join("workers")).expect("a new folder can be written to");
-        let mut cluster = Self { daemons: Vec::new(), redis, database, folder };
+        let mut cluster = Self { daemons: Vec::new(), is_controlled: false, redis, database, folder };
         for plan in &plans {
             cluster.spawn(plan);
         }
@@ -174,6 +176,18 @@ impl Cluster {
         let daemon = self.daemon_mut(name);
         daemon.stop().await;
         daemon.start_again().await;
+    }
+
+    /// Runs `myelin-ctl COMMAND homeserver.yaml -a workers` on the cluster's files. Processes that it starts are ended with the
+    /// cluster.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be run.
+    pub async fn control(&mut self, command: &[&str]) -> Said {
+        self.is_controlled = true;
+        let output = tokio::process::Command::from(control(self.folder.path(), command)).output().await;
+        Said::new(&output.expect("a program that was built can be run"))
     }
 
     /// A process by its name.
@@ -240,6 +254,23 @@ impl Cluster {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.is_controlled {
+            // Whatever it says, nothing is left to be done here.
+            let _ = control(self.folder.path(), &["stop", "--kill"]).output();
+        }
+    }
+}
+
+fn control(folder: &Path, command: &[&str]) -> std::process::Command {
+    let program = program("myelin-ctl").unwrap_or_else(|error| panic!("{error:#}"));
+    let mut control = std::process::Command::new(program);
+    control.args(command).arg(folder.join("homeserver.yaml")).arg("-a").arg(folder.join("workers"));
+    control.current_dir(folder);
+    control
 }
 
 fn plans(topology: &Topology) -> Vec<Plan> {

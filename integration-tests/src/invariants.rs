@@ -41,6 +41,7 @@ pub struct History {
     acknowledged: Vec<Acknowledged>,
     // By room, then by member; ordered, so that violations are told in the same order each time.
     timelines: BTreeMap<String, BTreeMap<String, Vec<Seen>>>,
+    pub(crate) failures: Vec<String>,
 }
 
 /// A way in which a history is wrong.
@@ -151,6 +152,16 @@ impl History {
         }
 
         violations
+    }
+
+    /// Fails the test if a request of any client failed, though it was repeated with success.
+    ///
+    /// # Panics
+    ///
+    /// With the first failures, if there are any.
+    pub fn assert_no_request_failed(&self) {
+        let first = &self.failures[..self.failures.len().min(10)];
+        assert!(first.is_empty(), "{} requests failed, for instance: {first:#?}", self.failures.len());
     }
 
     /// Fails the test if anything is wrong.

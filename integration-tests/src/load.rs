@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -40,6 +40,14 @@ pub struct Plan {
     pub senders: usize,
     /// How many messages each of them sends, one after the other.
     pub messages: usize,
+    /// How long each of them waits between two messages.
+    pub pause: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { users: 10, rooms: 30, members: 4, senders: 2, messages: 10, pause: Duration::ZERO }
+    }
 }
 
 /// Users and rooms that are ready to talk.
@@ -88,10 +96,15 @@ impl Load {
     pub async fn run(self, meanwhile: impl AsyncFnOnce()) -> History {
         let deadline = Instant::now() + LIMIT;
         let half = self.rooms.len() * self.plan.senders * self.plan.messages / 2;
-        let progress = Arc::new(Progress { half, acknowledged: AtomicUsize::new(0), reached: Notify::new() });
+        let progress = Arc::new(Progress {
+            half,
+            acknowledged: AtomicUsize::new(0),
+            reached: Notify::new(),
+            failures: Mutex::default(),
+        });
 
-        let devices =
-            (0..self.users.len()).map(|user| tokio::spawn(collect(self.expectations(user), deadline)));
+        let devices = (0..self.users.len())
+            .map(|user| tokio::spawn(collect(self.expectations(user), Arc::clone(&progress), deadline)));
         let devices: Vec<_> = devices.collect();
         let senders: Vec<_> = self
             .rooms
@@ -103,7 +116,7 @@ impl Load {
                 tokio::spawn(talk(
                     self.users[member].clone(),
                     room_id,
-                    self.plan.messages,
+                    (self.plan.messages, self.plan.pause),
                     Arc::clone(&progress),
                     deadline,
                 ))
@@ -125,6 +138,9 @@ impl Load {
                 history.saw(&room.id, &timelines.user().id, timelines.room(&room.id));
             }
         }
+
+        history.failures =
+            std::mem::take(&mut *progress.failures.lock().unwrap_or_else(PoisonError::into_inner));
 
         history
     }
@@ -148,6 +164,13 @@ struct Progress {
     half: usize,
     acknowledged: AtomicUsize,
     reached: Notify,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Progress {
+    fn failed(&self, problem: impl ToString) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(problem.to_string());
+    }
 }
 
 struct Expectations {
@@ -160,7 +183,7 @@ struct Expectations {
 async fn talk(
     user: User,
     room_id: String,
-    messages: usize,
+    (messages, pause): (usize, Duration),
     progress: Arc<Progress>,
     deadline: Instant,
 ) -> Vec<Acknowledged> {
@@ -185,6 +208,7 @@ async fn talk(
                 Instant::now() < deadline,
                 "a message could not be sent in {LIMIT:?}, at last: {problem}"
             );
+            progress.failed(problem);
             sleep(PAUSE_BEFORE_RETRY).await;
         };
         acknowledged.push(Acknowledged {
@@ -196,16 +220,20 @@ async fn talk(
         if progress.acknowledged.fetch_add(1, Ordering::Relaxed) + 1 == progress.half {
             progress.reached.notify_one();
         }
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
     }
 
     acknowledged
 }
 
 /// Syncs until all is there that is expected, and once more for what should not be there.
-async fn collect(expected: Expectations, deadline: Instant) -> Timelines {
+async fn collect(expected: Expectations, progress: Arc<Progress>, deadline: Instant) -> Timelines {
     let mut timelines = Timelines::new(expected.user);
     while Instant::now() < deadline {
-        if timelines.step(1_000).await.is_err() {
+        if let Err(problem) = timelines.step(1_000).await {
+            progress.failed(format!("{problem:#}"));
             sleep(PAUSE_BEFORE_RETRY).await;
         }
         let complete = expected.rooms.iter().all(|room_id| {

@@ -86,9 +86,8 @@ impl Server {
         let run =
             Command::new(program).arg(command).arg("--config-path").arg(config).args(arguments).output();
         let output = run.await.expect("a program that was built can be run");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
 
-        Said { success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Said::new(&output)
     }
 
     /// Its HTTP interface, for requests without a user.
@@ -175,6 +174,13 @@ pub struct Said {
     pub stdout: String,
     /// What it complained of.
     pub stderr: String,
+}
+
+impl Said {
+    pub(crate) fn new(output: &std::process::Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        Self { success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
 }
 
 /// The settings of a server under test, in Synapse's words.

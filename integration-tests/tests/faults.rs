@@ -12,14 +12,13 @@ use myelin_integration_tests::{
 /// What a process that was replaced ends with.
 const REPLACED: i32 = 75;
 
-const ROOMS: Plan = Plan { users: 10, rooms: 30, members: 4, senders: 2, messages: 10 };
-
 /// Breaks something in the middle of a load, and judges what all members saw.
 async fn survives(topology: Topology, fault: impl AsyncFnOnce(&mut Cluster)) {
     let mut cluster = Cluster::start(topology).await;
-    let load = Load::prepare(&cluster.everywhere(), ROOMS).await;
+    let plan = Plan::default();
+    let load = Load::prepare(&cluster.everywhere(), plan).await;
     let history = load.run(async || fault(&mut cluster).await).await;
-    assert_eq!(history.acknowledged(), ROOMS.rooms * ROOMS.senders * ROOMS.messages);
+    assert_eq!(history.acknowledged(), plan.rooms * plan.senders * plan.messages);
     history.assert_holds();
 }
 

@@ -1,11 +1,14 @@
 //! Nothing that was acknowledged is lost, repeated or reordered, under load and through a crash.
 
+use std::time::Duration;
+
 use myelin_integration_tests::{
     Server,
     load::{Load, Plan},
 };
 
-const HUNDRED_ROOMS: Plan = Plan { users: 20, rooms: 100, members: 4, senders: 3, messages: 10 };
+const HUNDRED_ROOMS: Plan =
+    Plan { users: 20, rooms: 100, members: 4, senders: 3, messages: 10, pause: Duration::ZERO };
 
 #[tokio::test]
 async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
