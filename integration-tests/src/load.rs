@@ -198,7 +198,8 @@ async fn talk(
                     Some(event_id) => break event_id.to_owned(),
                     None => panic!("200 without an event_id: {}", answer.body),
                 },
-                Ok(answer) if answer.status < 500 && answer.status != 429 => {
+                // 408: the process was stopped while the request arrived.
+                Ok(answer) if answer.status < 500 && answer.status != 429 && answer.status != 408 => {
                     panic!("a message was refused with {}: {}", answer.status, answer.body)
                 }
                 Ok(answer) => format!("{}: {}", answer.status, answer.body),

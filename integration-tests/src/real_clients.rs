@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::Server;
+use crate::Api;
 
 /// How long a command may take: a bare second where both cores are free, but they seldom are.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -53,8 +53,8 @@ impl RealClient {
     /// # Panics
     ///
     /// If the library is not installed, or fails.
-    pub async fn register(library: Library, server: &Server, username: &str) -> Self {
-        Self::start(library, server, "register", username).await
+    pub async fn register(library: Library, api: &Api, username: &str) -> Self {
+        Self::start(library, api, "register", username).await
     }
 
     /// Logs a further device of a user in, and starts syncing.
@@ -62,11 +62,11 @@ impl RealClient {
     /// # Panics
     ///
     /// If the library is not installed, or fails.
-    pub async fn log_in(library: Library, server: &Server, username: &str) -> Self {
-        Self::start(library, server, "log_in", username).await
+    pub async fn log_in(library: Library, api: &Api, username: &str) -> Self {
+        Self::start(library, api, "log_in", username).await
     }
 
-    async fn start(library: Library, server: &Server, command: &str, username: &str) -> Self {
+    async fn start(library: Library, api: &Api, command: &str, username: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
         let (program, script) = match library {
             Library::MatrixJsSdk => ("node".into(), "matrix_js_sdk.mjs"),
@@ -96,7 +96,7 @@ impl RealClient {
         let mut client = Self { library, user_id, device_id, commands, answers, log, _process: process };
 
         let answer = client
-            .call(command, json!({ "url": server.url(), "username": username, "password": username }))
+            .call(command, json!({ "url": api.base(), "username": username, "password": username }))
             .await;
         let text = |key: &str| answer[key].as_str().expect("a device tells who it is").to_owned();
         (client.user_id, client.device_id) = (text("user_id"), text("device_id"));

@@ -1,7 +1,8 @@
 //! Client libraries that people use talk to each other through the server.
 
 use myelin_integration_tests::{
-    Server,
+    Api, Cluster, Server, Topology,
+    nginx::Nginx,
     real_clients::{
         Library::{MatrixJsSdk, MatrixNio},
         RealClient,
@@ -12,17 +13,16 @@ use serde_json::json;
 /// An encrypted room of Alice (matrix-js-sdk, with cross-signing and key backup) and Bob (matrix-nio), in which both
 /// have said something that the other has read.
 struct Conversation {
-    server: Server,
     alice: RealClient,
+    bob: RealClient,
     room_id: String,
     recovery_key: String,
 }
 
 impl Conversation {
-    async fn new() -> Self {
-        let server = Server::start_default().await;
-        let mut alice = RealClient::register(MatrixJsSdk, &server, "alice").await;
-        let mut bob = RealClient::register(MatrixNio, &server, "bob").await;
+    async fn new(api: &Api, bob: &str) -> Self {
+        let mut alice = RealClient::register(MatrixJsSdk, api, "alice").await;
+        let mut bob = RealClient::register(MatrixNio, api, bob).await;
         let recovery = alice.call("set_up_recovery", json!({})).await;
         let recovery_key = recovery["recovery_key"].as_str().expect("a recovery key").to_owned();
 
@@ -31,15 +31,22 @@ impl Conversation {
         bob.call("join", json!({ "room_id": room_id })).await;
         alice.call("await_member", json!({ "room_id": room_id, "user_id": bob.user_id })).await;
 
-        for (body, from_alice) in [("Can you read this?", true), ("I can.", false)] {
+        let mut conversation = Self { alice, bob, room_id, recovery_key };
+        conversation.say("Can you read this?", "I can.").await;
+        conversation
+    }
+
+    /// Alice says something and Bob answers; each reads the other, encrypted.
+    async fn say(&mut self, question: &str, answer: &str) {
+        let Self { alice, bob, room_id, .. } = self;
+        for (body, from_alice) in [(question, true), (answer, false)] {
             let message = json!({ "room_id": room_id, "body": body });
-            let (sender, reader) = if from_alice { (&mut alice, &mut bob) } else { (&mut bob, &mut alice) };
+            let (sender, reader) =
+                if from_alice { (&mut *alice, &mut *bob) } else { (&mut *bob, &mut *alice) };
             sender.call("send", message.clone()).await;
             let read = reader.call("await_message", message).await;
             assert_eq!(read, json!({ "sender": sender.user_id, "encrypted": true }));
         }
-
-        Self { server, alice, room_id, recovery_key }
     }
 
     /// A new device of Alice's reads all that was said before it was there.
@@ -60,10 +67,11 @@ impl Conversation {
 
 #[tokio::test]
 async fn a_third_device_is_verified_by_emoji_and_reads_history_from_the_key_backup() {
-    let mut conversation = Conversation::new().await;
+    let server = Server::start_default().await;
+    let mut conversation = Conversation::new(server.api(), "bob").await;
     // One key for each sender.
     conversation.alice.call("await_backup", json!({ "keys": 2 })).await;
-    let mut laptop = RealClient::log_in(MatrixJsSdk, &conversation.server, "alice").await;
+    let mut laptop = RealClient::log_in(MatrixJsSdk, server.api(), "alice").await;
 
     let (asking, asked) = tokio::join!(
         laptop.call("request_verification", json!({})),
@@ -83,13 +91,72 @@ async fn a_third_device_is_verified_by_emoji_and_reads_history_from_the_key_back
 
 #[tokio::test]
 async fn a_recovery_key_verifies_a_third_device_and_opens_the_key_backup_while_the_others_are_gone() {
-    let mut conversation = Conversation::new().await;
+    let server = Server::start_default().await;
+    let mut conversation = Conversation::new(server.api(), "bob").await;
     conversation.alice.call("await_backup", json!({ "keys": 2 })).await;
-    let mut laptop = RealClient::log_in(MatrixJsSdk, &conversation.server, "alice").await;
+    let mut laptop = RealClient::log_in(MatrixJsSdk, server.api(), "alice").await;
 
     let restored = laptop.call("recover", json!({ "recovery_key": conversation.recovery_key })).await;
 
     assert_eq!(restored["imported"], 2);
     conversation.trusts(&mut laptop).await;
     conversation.is_read_by(&mut laptop).await;
+}
+
+/// The process to which nginx sends what this user asks, by a token that only looks like one of the user's.
+async fn process_of(nginx: &Nginx, username: &str) -> String {
+    let token = format!("syt_{}_of_nobody", base64_url(username));
+    let path = format!("/_matrix/client/v3/sync?since={username}");
+    let answer = nginx.api().try_request(reqwest::Method::GET, &path, Some(&token), None).await;
+    assert_eq!(answer.expect("an answer").status, 401);
+    let log = nginx.log();
+    let asked = log.iter().find(|[_, asked, ..]| *asked == path).expect("nginx logs each request");
+    asked[2].clone()
+}
+
+/// Unpadded, URL-safe base64.
+fn base64_url(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = |chunk: &[u8]| {
+        let bits =
+            chunk.iter().chain([0; 2].iter()).take(3).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let all = [18, 12, 6, 0]
+            .map(|shift| char::from(DIGITS[usize::try_from(bits >> shift & 63).expect("six bits")]));
+        all.into_iter().take(chunk.len() + 1).collect::<String>()
+    };
+    text.as_bytes().chunks(3).map(digits).collect()
+}
+
+#[tokio::test]
+async fn they_talk_through_different_workers_while_every_process_is_restarted() {
+    let mut cluster = Cluster::start(Topology { others: true, ..Topology::default() }).await;
+    let nginx = Nginx::start(cluster.folder());
+    let of_alice = process_of(&nginx, "alice").await;
+    let mut bob = None;
+    for name in ["bob", "ben", "bea", "bill", "bettina", "boris"] {
+        if process_of(&nginx, name).await != of_alice {
+            bob = Some(name);
+            break;
+        }
+    }
+    let bob = bob.expect("one of six names goes to the other worker");
+    let mut conversation = Conversation::new(nginx.api(), bob).await;
+
+    let restarted = std::cell::Cell::new(false);
+    let restart = async {
+        let said = cluster.control(&["restart"]).await;
+        restarted.set(true);
+        said
+    };
+    let talk = async {
+        let mut rounds = 0;
+        while !restarted.get() || rounds < 5 {
+            conversation.say(&format!("question {rounds}"), &format!("answer {rounds}")).await;
+            rounds += 1;
+        }
+    };
+    let (said, ()) = tokio::join!(restart, talk);
+    assert!(said.success, "{}\n{}", said.stdout, said.stderr);
+    let refused: Vec<_> = nginx.log().into_iter().filter(|[.., status]| status.starts_with('5')).collect();
+    assert!(refused.is_empty(), "{refused:?}");
 }

@@ -1,6 +1,6 @@
 //! The reverse proxies that `myelin-ctl proxy-config` configures.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use myelin_integration_tests::{
     Cluster, Topology,
@@ -51,8 +51,14 @@ async fn every_operation_reaches_the_process_that_serves_it_best() {
         .iter()
         .map(|daemon| (daemon.api().base().replace("http://", ""), daemon.name()))
         .collect();
-    let log = nginx.log();
-    assert_eq!(log.len(), operations().len());
+    let log = loop {
+        // It is written a moment after the answer.
+        let log = nginx.log();
+        if log.len() >= operations().len() {
+            break log;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
     for (operation, [method, path, upstream, _]) in operations().iter().zip(&log) {
         assert_eq!((method.as_str(), path), (operation.method.as_str(), &path_of(operation)));
         let name =

@@ -5,6 +5,7 @@ mod fleet;
 mod keys;
 mod password;
 mod proxy_config;
+mod up;
 mod users;
 
 use std::process::ExitCode;
@@ -24,6 +25,10 @@ enum Command {
     /// Makes, checks and explains configuration files.
     #[command(subcommand)]
     Config(config::Command),
+    /// Starts a whole homeserver in a folder, to try and to develop.
+    Up(up::Up),
+    /// Ends what `up` started.
+    Down(up::Down),
     /// Starts main, or all processes, or one worker, and waits until they are ready.
     Start(fleet::control::Which),
     /// Ends them.
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Arguments::parse().command {
         Command::Config(command) => config::run(command),
+        Command::Up(arguments) => up::up(&arguments),
+        Command::Down(arguments) => up::down(&arguments),
         Command::Start(which) => fleet::control::start(&which),
         Command::Stop(arguments) => fleet::control::stop(&arguments),
         Command::Restart(arguments) => fleet::control::restart(&arguments),

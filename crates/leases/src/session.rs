@@ -1,6 +1,6 @@
 //! A process's registration, its heartbeat and the duties it holds.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use myelin_storage::{
     Database, DetachedClient, GenericClient, StorageError,
@@ -42,6 +42,8 @@ struct Inner {
     registration: Registration,
     name: String,
     lost: watch::Sender<bool>,
+    /// The streams that the process has a position in.
+    claimed: Mutex<HashSet<String>>,
     beats: Mutex<Beats>,
     /// Holds the advisory lock on the name for as long as this connection lives: the server frees it by itself when
     /// the process dies, so that a successor of the same name need not wait for the heartbeat to run out.
@@ -96,6 +98,7 @@ impl Session {
             registration,
             name: name.to_owned(),
             lost: watch::Sender::new(false),
+            claimed: Mutex::new(stream_names.iter().map(|&stream| stream.to_owned()).collect()),
             beats: Mutex::new(Beats { first: Instant::now(), last: Instant::now() }),
             _name_lock: myelin_storage::detach(name_lock),
         }));
@@ -165,6 +168,26 @@ impl Session {
     /// The `worker_name`.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Whether the process has a position in a stream.
+    pub fn has_claimed(&self, stream: &str) -> bool {
+        self.0.claimed.lock().contains(stream)
+    }
+
+    /// Gives the process a position in a stream, committed before it writes there for the first time: readers could not tell
+    /// otherwise what they have seen of it.
+    ///
+    /// # Errors
+    /// [`StorageError::Fenced`] if the process was replaced.
+    pub async fn claim(&self, stream: &str) -> Result<(), StorageError> {
+        let mut client = self.0.database.get().await?;
+        let transaction = client.transaction().await?;
+        self.check_fence(&transaction).await?;
+        streams::claim(&transaction, &[stream], self.writer(), self.epoch()).await?;
+        transaction.commit().await?;
+        self.0.claimed.lock().insert(stream.to_owned());
+        Ok(())
     }
 
     /// Takes those of `leases` that are free or whose holder is gone, and gives all of them that are held now.

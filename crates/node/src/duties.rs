@@ -1,17 +1,27 @@
 //! Duties that no request asks for: who has them is settled by leases.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use myelin_client_api::App;
 use myelin_config::Config;
 use myelin_leases::{Duty, Holder, LeaseError, Session, Share};
+use myelin_storage::{Database, streams};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// What one process does for all: deletes what has expired.
 const BACKGROUND: Duty = Duty { name: "background", shards: 1 };
+
+/// After how long a process that was not heard of is taken for gone for good.
+const GONE: Duration = Duration::from_secs(600);
+/// How often to look for such.
+const MOVE_UP_EVERY: Duration = Duration::from_secs(60);
 
 /// Duties whose work is not there yet; they are held all the same, so that it is seen who will do it.
 const TO_COME: [Duty; 4] = [
@@ -57,7 +67,7 @@ impl Duties {
     pub async fn leave(&self) {
         for (duty, share) in &self.shares {
             if let Err(error) = share.leave().await {
-                tracing::warn!(duty, %error, "a duty could not be handed over; it comes free by itself");
+                warn!(duty, %error, "a duty could not be handed over; it comes free by itself");
             }
         }
     }
@@ -76,6 +86,21 @@ impl Holder for Nothing {
     }
 }
 
+/// Has the positions of processes that are gone for good forgotten, until `stop` is ready.
+async fn move_up_gone(database: Database, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(MOVE_UP_EVERY) => {}
+        }
+        let moved = async { streams::move_up_gone(&database.get().await?, GONE).await };
+        if let Err(error) = moved.await {
+            warn!(%error, "the positions of processes that are gone could not be moved up");
+        }
+    }
+}
+
 /// The background work, while the process has it.
 struct Background {
     app: App,
@@ -86,9 +111,13 @@ impl Holder for Background {
     fn gained<'a>(&'a self, _: &'a [u16]) -> BoxFuture<'a, ()> {
         let stop = CancellationToken::new();
         let (accounts, to_device) = (self.app.accounts.clone(), self.app.to_device.clone());
-        let stopped = stop.clone();
+        let (database, stopped) = (self.app.database.clone(), stop.clone());
         let work = async move {
-            tokio::join!(accounts.run_sweeps(stopped.cancelled()), to_device.run(stopped.cancelled()));
+            tokio::join!(
+                accounts.run_sweeps(stopped.cancelled()),
+                to_device.run(stopped.cancelled()),
+                move_up_gone(database, stopped.cancelled()),
+            );
         };
         *self.running.lock() = Some((stop, tokio::spawn(work)));
         Box::pin(async {})

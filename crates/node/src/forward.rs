@@ -147,7 +147,9 @@ impl Forwarding {
                     self.horizon.reach().await;
                     match next.run(head.clone()).await {
                         Err(error) => match error.is_elsewhere() {
-                            Some(shard) => target = shard.map_or(Target::AnyShard, Target::Shard),
+                            Some(Some(shard)) => target = Target::Shard(shard),
+                            Some(None) if target == Target::Any => target = Target::AnyShard,
+                            Some(None) => {}
                             None => return Err(error),
                         },
                         Ok(answer) => return Ok(answer),

@@ -23,18 +23,6 @@ const ROOM_STATE_CACHE: u64 = 64 << 20;
 /// Strings whose numbers are remembered: user ids, event types, state keys.
 const STRINGS: usize = 200_000;
 
-/// The streams that a process with services writes.
-pub(crate) const STREAMS: [&str; 8] = [
-    "events",
-    "account_data",
-    "receipts",
-    "presence",
-    "push_rules",
-    "to_device",
-    "device_lists",
-    "revocations",
-];
-
 /// The channel by which processes tell each other who is typing.
 const TYPING: &str = "typing";
 

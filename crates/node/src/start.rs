@@ -80,8 +80,8 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
 
     let database = postgres::connect(postgres).await.map_err(Failure::of(Exit::Database))?;
     let process = config.process();
-    let streams: &[&str] = if signing_key.is_some() { &services::STREAMS } else { &[] };
-    let session = Session::register(database.clone(), &process.name, streams, PREDECESSOR_PATIENCE)
+    // Positions in streams are taken when they are first written: a process that writes none is nobody's to remember.
+    let session = Session::register(database.clone(), &process.name, &[], PREDECESSOR_PATIENCE)
         .await
         .map_err(Failure::of(Exit::Database))?;
     registered.set(true);

@@ -17,6 +17,8 @@ use crate::{Feed, Lane, Notice, Stamped, Stream, lane::Ticket};
 
 /// Rows in one transaction at most.
 const MAX_BATCH_ROWS: usize = 512;
+/// How often a writer that has nothing to write looks whether the others have gone ahead.
+const KEEP_UP_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Requests that wait for the next transaction at most; more are refused.
 const MAX_WAITING: usize = 4096;
 
@@ -236,7 +238,7 @@ struct Failed<R> {
 
 impl<S: Stream> Committer<S> {
     async fn run(mut self, mut queue: mpsc::Receiver<Job<S::Row>>) {
-        let mut next = queue.recv().await;
+        let mut next = self.next_job(&mut queue).await;
         while let Some(job) = next.take() {
             match job {
                 Job::Transact { work, reply } => {
@@ -261,9 +263,47 @@ impl<S: Stream> Committer<S> {
                 }
             }
             if next.is_none() {
-                next = queue.recv().await;
+                next = self.next_job(&mut queue).await;
             }
         }
+    }
+
+    /// Waits for work; without any, keeps up with the other writers now and then.
+    async fn next_job(&mut self, queue: &mut mpsc::Receiver<Job<S::Row>>) -> Option<Job<S::Row>> {
+        loop {
+            match tokio::time::timeout(KEEP_UP_EVERY, queue.recv()).await {
+                Ok(job) => return job,
+                Err(_) => self.keep_up().await,
+            }
+        }
+    }
+
+    /// Moves our position to where the others are: the more alike positions are, the shorter are tokens, and the less is read
+    /// in vain by those who catch up.
+    async fn keep_up(&mut self) {
+        if self.feed.position().maximum() <= self.position || !self.session.has_claimed(S::NAME) {
+            return;
+        }
+        let (writer, epoch) = (self.session.writer(), self.session.epoch());
+        let moved = async {
+            let client = self.database.get().await?;
+            streams::move_up(&client, S::NAME, writer, epoch).await
+        };
+        match moved.await {
+            Ok(Some((position, writers))) => self.tell(position, writers, Vec::new()).await,
+            Ok(None) => self.session.mark_lost(),
+            Err(error) => warn!(stream = S::NAME, %error, "keeping up with the other writers"),
+        }
+    }
+
+    /// Gets a position in the stream before the first write.
+    async fn join(&mut self) -> Result<(), StorageError> {
+        if !self.session.has_claimed(S::NAME) {
+            self.session.claim(S::NAME).await?;
+            self.feed.catch_up().await?;
+            self.position = self.feed.position().of(self.session.writer());
+        }
+        Ok(())
     }
 
     async fn commit_group(&mut self, group: Group<S::Row>) {
@@ -320,7 +360,14 @@ impl<S: Stream> Committer<S> {
             }
         };
         let ids: Vec<StreamId> = stamped.iter().map(|row| row.id).collect();
-        let Some(position) = ids.last().copied() else { return Ok(ids) };
+        if let Some(position) = ids.last().copied() {
+            self.tell(position, writers, stamped).await;
+        }
+        Ok(ids)
+    }
+
+    /// Tells the feed, and the other processes, what was committed.
+    async fn tell(&mut self, position: StreamId, writers: usize, stamped: Vec<Stamped<S::Row>>) {
         let (writer, previous) = (self.session.writer(), self.position);
         let after = (*self.feed.position()).clone();
         let notice = Notice { writer, previous, position, writers, after, rows: stamped.into() };
@@ -332,22 +379,24 @@ impl<S: Stream> Committer<S> {
             error!(stream = S::NAME, %error, "the feed could not catch up with its own writer");
         }
         self.feed.publish(&notice);
-        Ok(ids)
     }
 
     /// The transaction itself; gives how many writers the stream has. The rows are in `stamped` afterwards, whatever
     /// the outcome.
     async fn write(
-        &self,
+        &mut self,
         work: Option<Work<S::Row>>,
         mut rows: Vec<S::Row>,
         stamped: &mut Vec<Stamped<S::Row>>,
     ) -> Result<usize, StorageError> {
+        let writer = self.session.writer();
         let unstamped = |rows: Vec<S::Row>| -> Vec<Stamped<S::Row>> {
-            rows.into_iter()
-                .map(|row| Stamped { id: StreamId::ZERO, writer: self.session.writer(), row })
-                .collect()
+            rows.into_iter().map(|row| Stamped { id: StreamId::ZERO, writer, row }).collect()
         };
+        if let Err(error) = self.join().await {
+            *stamped = unstamped(rows);
+            return Err(error);
+        }
         let mut client = match self.database.get().await {
             Ok(client) => client,
             Err(error) => {

@@ -82,6 +82,8 @@ impl From<WriteError> for RoomError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Overloaded => Self::Overloaded,
+            // Nothing was written: the writers who took our place will.
+            WriteError::Storage(error) if matches!(*error, StorageError::Fenced) => Self::NotHere(None),
             other => Self::Unavailable(other),
         }
     }

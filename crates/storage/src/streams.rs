@@ -1,5 +1,7 @@
 //! `stream_positions`: the committed watermark of every stream and writer.
 
+use std::time::Duration;
+
 use myelin_types::{StreamId, WriterId};
 use tokio_postgres::Row;
 
@@ -53,6 +55,46 @@ pub async fn advance(
     let row = query_opt(db, SQL, &[&stream, &writer.0, &epoch, &position.0]).await?;
     let writers: i64 = row.ok_or(StorageError::Fenced)?.get(0);
     usize::try_from(writers).map_err(|_| StorageError::Inconsistent("a negative count".to_owned()))
+}
+
+/// Moves the position of a writer that has nothing under way up to the stream's newest id: whatever it writes later comes
+/// after that. Gives the position, and how many writers the stream has; `None` if another process took over this writer.
+pub async fn move_up(
+    db: &impl GenericClient,
+    stream: &str,
+    writer: WriterId,
+    epoch: i64,
+) -> Result<Option<(StreamId, usize)>> {
+    const SQL: &str = "
+        UPDATE stream_positions
+           SET position = GREATEST(position, coalesce(pg_sequence_last_value(('stream_' || $1)::regclass), 0))
+         WHERE stream = $1 AND writer_id = $2 AND epoch = $3
+        RETURNING position, (SELECT count(*) FROM stream_positions all_writers WHERE all_writers.stream = $1)";
+    let row = query_opt(db, SQL, &[&stream, &writer.0, &epoch]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let writers = usize::try_from(row.get::<_, i64>(1));
+    let writers = writers.map_err(|_| StorageError::Inconsistent("a negative count".to_owned()))?;
+    Ok(Some((StreamId(row.get(0)), writers)))
+}
+
+/// Moves up the positions of writers that have not been heard of for `silence`, having fenced them: readers need not remember for
+/// ever where each of them stood. Gives how many positions moved.
+pub async fn move_up_gone(db: &impl GenericClient, silence: Duration) -> Result<u64> {
+    const FENCE: &str = "
+        WITH gone AS (
+            UPDATE instances i SET epoch = i.epoch + 1
+             WHERE i.alive_until < now() - make_interval(secs => $1)
+               AND EXISTS (SELECT 1 FROM stream_positions p WHERE p.writer_id = i.writer_id AND p.epoch = i.epoch)
+            RETURNING i.writer_id, i.epoch)
+        UPDATE stream_positions p SET epoch = gone.epoch FROM gone WHERE p.writer_id = gone.writer_id";
+    const MOVE: &str = "
+        UPDATE stream_positions p
+           SET position = coalesce(pg_sequence_last_value(('stream_' || p.stream)::regclass), 0)
+          FROM instances i
+         WHERE i.writer_id = p.writer_id AND i.alive_until < now() - make_interval(secs => $1) AND i.epoch = p.epoch
+           AND p.position < coalesce(pg_sequence_last_value(('stream_' || p.stream)::regclass), 0)";
+    execute(db, FENCE, &[&silence.as_secs_f64()]).await?;
+    execute(db, MOVE, &[&silence.as_secs_f64()]).await
 }
 
 /// The next `count` ids of a stream, ascending. Only in the transaction that uses them, or ids would be committed out

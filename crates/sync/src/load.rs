@@ -193,7 +193,7 @@ impl Engine {
         let Some(sid) = sid.filter(|_| !rooms.is_empty()) else { return Ok(HashMap::new()) };
         let nids: Vec<i64> = rooms.iter().map(|(nid, ..)| nid.0).collect();
         let client = self.parts.database.get().await?;
-        let rows = members::memberships_at(&client, sid, &nids, at.minimum()).await?;
+        let rows = members::memberships_at(&client, sid, &nids, at).await?;
         drop(client);
         let mut memberships = HashMap::new();
         for row in rows {

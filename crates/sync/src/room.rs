@@ -284,6 +284,13 @@ impl Inner {
         }
     }
 
+    /// A place before which lies all of the room that a position covers.
+    pub fn place_of(&self, upto: &Position) -> StreamId {
+        let last = self.events.iter().rev().find(|event| upto.covers(event.writer, event.pos));
+        let before_first = self.events.front().map(|first| StreamId(first.pos.0 - 1));
+        last.map(|last| last.pos).or(before_first).unwrap_or(upto.maximum())
+    }
+
     /// Appends a new event.
     fn push(&mut self, event: Arc<RoomEvent>) {
         self.newest = Some((event.writer, event.pos));
@@ -332,7 +339,9 @@ impl Inner {
                 self.events.push_front(event);
             }
         }
-        self.newest = self.newest.max(self.events.back().map(|last| (last.writer, last.pos)));
+        let last = self.events.back().map(|last| (last.writer, last.pos));
+        // By the place alone: a room may have had several writers.
+        self.newest = self.newest.into_iter().chain(last).max_by_key(|(_, pos)| *pos);
         self.floor = floor;
     }
 

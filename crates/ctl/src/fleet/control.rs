@@ -49,7 +49,11 @@ pub(crate) struct Stop {
 
 /// Starts what does not run: main first, which brings the database up to date, then the workers.
 pub(crate) fn start(which: &Which) -> anyhow::Result<()> {
-    let fleet = which.load()?;
+    start_fleet(&which.load()?)
+}
+
+/// Starts those of the processes that do not run.
+pub(crate) fn start_fleet(fleet: &Fleet) -> anyhow::Result<()> {
     for member in &fleet.members {
         match process::find(member) {
             Some(pid) => {
@@ -63,12 +67,16 @@ pub(crate) fn start(which: &Which) -> anyhow::Result<()> {
 
 /// Ends what runs: workers first, main last.
 pub(crate) fn stop(arguments: &Stop) -> anyhow::Result<()> {
-    let fleet = arguments.which.load()?;
+    stop_fleet(&arguments.which.load()?, arguments.kill)
+}
+
+/// Ends those of the processes that run; with `kill`, in any case.
+pub(crate) fn stop_fleet(fleet: &Fleet, kill: bool) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for member in fleet.members.iter().rev() {
         match process::find(member) {
             None => say(&format!("{} does not run", member.process.name)),
-            Some(pid) => match process::end(member, pid, arguments.kill) {
+            Some(pid) => match process::end(member, pid, kill) {
                 Ok(()) => say(&format!("{} stopped", member.process.name)),
                 Err(error) => failures.push(format!("{error:#}")),
             },

@@ -84,20 +84,31 @@ pub async fn heroes(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// A user's member events that held in some rooms at an id of the events stream, where it is another now.
+/// A user's member events that held in some rooms at a position of the events stream, where it is another now.
 pub async fn memberships_at(
     db: &impl GenericClient,
     user_sid: StringId,
     room_nids: &[i64],
-    at: StreamId,
+    at: &Position,
 ) -> Result<Vec<StateRow>> {
+    // What a room's writers wrote is covered from its beginning up to some place, so the last that is covered is what held; unless
+    // it ended at a place that is covered, too.
     const SQL: &str = "
-        SELECT p.room_nid, p.since, e.event_id, e.json
+        WITH ahead AS (SELECT * FROM unnest($4::smallint[], $5::bigint[]) AS a (writer, id))
+        SELECT DISTINCT ON (p.room_nid) p.room_nid, p.since, e.event_id, e.json
           FROM unnest($1::bigint[]) AS q (room_nid)
-          JOIN room_state_past p ON p.room_nid = q.room_nid AND p.key_sid = $2 AND p.since <= $3 AND p.until > $3
+          JOIN room_state_past p ON p.room_nid = q.room_nid AND p.key_sid = $2
                                 AND p.type_sid = (SELECT string_id FROM strings WHERE value = 'm.room.member')
-          JOIN events e ON e.room_nid = p.room_nid AND e.event_nid = p.event_nid";
-    Ok(query(db, SQL, &[&room_nids, &user_sid, &at.0]).await?.iter().map(state_row).collect())
+          JOIN events e ON e.room_nid = p.room_nid AND e.event_nid = p.event_nid
+          LEFT JOIN events began ON began.pos = p.since
+          LEFT JOIN events ended ON ended.pos = p.until
+         WHERE (p.since <= $3 OR EXISTS (SELECT 1 FROM ahead WHERE writer = began.writer_id AND p.since <= id))
+           AND p.until > $3
+           AND NOT EXISTS (SELECT 1 FROM ahead WHERE writer = ended.writer_id AND p.until <= id)
+         ORDER BY p.room_nid, p.since DESC";
+    let (writers, ids): (Vec<i16>, Vec<i64>) = at.ahead().map(|(writer, id)| (writer.0, id.0)).unzip();
+    let rows = query(db, SQL, &[&room_nids, &user_sid, &at.minimum().0, &writers, &ids]).await?;
+    Ok(rows.iter().map(state_row).collect())
 }
 
 /// Those of `candidates` who have joined a room that `user_sid` has joined too.

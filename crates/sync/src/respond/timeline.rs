@@ -76,10 +76,13 @@ impl Context<'_> {
             }
         }
         // What could not be found in so many rounds is for /messages to find.
-        let end = self.upto.events.minimum();
-        let nothing = || Selection { events: Vec::new(), limited: true, start: end, end };
+        let nothing = |plan: &RoomPlan| {
+            let end = plan.room.inner.read().place_of(&self.upto.events);
+            Selection { events: Vec::new(), limited: true, start: end, end }
+        };
+        let selections = selections.into_iter().zip(plans);
         let mut selections: Vec<_> =
-            selections.into_iter().map(|selection| selection.unwrap_or_else(nothing)).collect();
+            selections.map(|(selection, plan)| selection.unwrap_or_else(|| nothing(plan))).collect();
         for (plan, selection) in plans.iter().zip(&mut selections) {
             // What is told of a room that one came into does not follow what the client may know of it from before.
             selection.limited |= plan.is_new && self.since().is_some();

@@ -109,7 +109,7 @@ impl Inner {
                 Floor::At(..) | Floor::Unknown => return Err(Missing::Older),
             }
         }
-        let end = end.unwrap_or(view.end.unwrap_or(view.upto.minimum()));
+        let end = end.or(view.end).unwrap_or_else(|| self.place_of(view.upto));
         let start = picked.last().map_or(end, |first| StreamId(first.event.pos.0 - 1));
         picked.reverse();
         Ok(Selection { events: picked, limited, start, end })
