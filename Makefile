@@ -7,7 +7,7 @@
 help: ## Lists these targets.
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: ## Starts a homeserver with a demo user, data under var/. Ctrl-C stops it. PORT=8008 by default.
+run: ## Starts a homeserver with a demo user, data under var/. Ctrl-C stops it. PORT=8008, TOPOLOGY=cluster (or single).
 	@dev/run
 
 test: ## Runs everything that continuous integration runs.

@@ -39,3 +39,54 @@ fn verify(folder: &Path, file: &str, text: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{}: {said}", unit.display());
 }
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+
+fn control(arguments: &[&str]) -> String {
+    let program = program("myelin-ctl").expect("it was built");
+    let output = Command::new(program).args(arguments).output().expect("a program that was built can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it is text")
+}
+
+#[test]
+fn the_example_has_no_faults() {
+    let said = control(&[
+        "config",
+        "check",
+        "--strict",
+        "--workers",
+        &format!("{DEPLOY}/example/workers"),
+        &format!("{DEPLOY}/example/homeserver.yaml"),
+    ]);
+    assert!(said.contains("The 10 processes have no faults"), "{said}");
+}
+
+#[test]
+fn the_examples_of_proxies_are_as_generated() {
+    for (kind, file) in [
+        ("nginx", "nginx/myelin.conf"),
+        ("haproxy", "haproxy/haproxy.cfg"),
+        ("kubernetes", "kubernetes/ingress.yaml"),
+    ] {
+        let (shared, workers) =
+            (format!("{DEPLOY}/example/homeserver.yaml"), format!("{DEPLOY}/example/workers"));
+        let arguments = [
+            "proxy-config",
+            kind,
+            "--server-name",
+            "matrix.example.org",
+            "--config-path",
+            &shared,
+            "--workers",
+            &workers,
+        ];
+        let path = format!("{DEPLOY}/{file}");
+        let made = control(&arguments);
+        assert!(
+            fs::read_to_string(&path).is_ok_and(|there| there == made),
+            "{file} is out of date: myelin-ctl {} > deploy/{file}",
+            arguments.join(" ").replace(DEPLOY, "deploy")
+        );
+    }
+}

@@ -95,7 +95,16 @@ fn shared_file(folder: &Folder, arguments: &Up, topology: Topology, key: &Path) 
     };
     shared["stream_writers"] = json!({ "events": ["events1", "events2"] });
     shared["worker_replication_secret"] = secret().into();
-    shared["enable_media_repo"] = false.into();
+    // Each of these has a daemon of its own.
+    for left in [
+        "enable_media_repo",
+        "start_pushers",
+        "send_federation",
+        "notify_appservices",
+        "update_user_directory",
+    ] {
+        shared[left] = false.into();
+    }
     shared
 }
 
