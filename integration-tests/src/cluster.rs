@@ -1,6 +1,9 @@
 //! A homeserver of many processes, on a database and a Redis of its own.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use myelin_testing::{TestDatabase, TestRedis};
 use serde_json::{Value, json};
@@ -49,7 +52,7 @@ pub struct Cluster {
     daemons: Vec<Daemon>,
     /// Some processes are not children of ours.
     is_controlled: bool,
-    redis: TestRedis,
+    redis: Option<TestRedis>,
     // Dropped after the processes, which use both.
     database: TestDatabase,
     folder: TempDir,
@@ -99,8 +102,15 @@ impl Cluster {
     ///
     /// With the daemons' logs, if one doesn't become ready.
     pub async fn start(topology: Topology) -> Self {
-        let database = TestDatabase::empty().await;
         let redis = TestRedis::start();
+        let mut cluster = Self::start_on(redis.socket(), topology).await;
+        cluster.redis = Some(redis);
+        cluster
+    }
+
+    /// As [`Cluster::start`], on a Redis that others use too.
+    pub async fn start_on(redis: PathBuf, topology: Topology) -> Self {
+        let database = TestDatabase::empty().await;
         let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
         let plans = plans(&topology);
         let writers: Vec<String> =
@@ -112,7 +122,7 @@ impl Cluster {
         write("signing.key", SIGNING_KEY.to_owned());
         write("homeserver.yaml", format!("{shared:#}\n"));
         fs::create_dir(folder.path().join("workers")).expect("a new folder can be written to");
-        let mut cluster = Self { daemons: Vec::new(), is_controlled: false, redis, database, folder };
+        let mut cluster = Self { daemons: Vec::new(), is_controlled: false, redis: None, database, folder };
         for plan in &plans {
             cluster.spawn(plan);
         }
@@ -241,8 +251,21 @@ impl Cluster {
     }
 
     /// The Redis of the processes.
+    ///
+    /// # Panics
+    ///
+    /// If it is another cluster's.
     pub fn redis(&mut self) -> &mut TestRedis {
-        &mut self.redis
+        self.redis.as_mut().expect("the Redis is ours")
+    }
+
+    /// The socket of the Redis of the processes.
+    ///
+    /// # Panics
+    ///
+    /// If it is another cluster's.
+    pub fn redis_socket(&self) -> PathBuf {
+        self.redis.as_ref().expect("the Redis is ours").socket()
     }
 
     /// The database of the processes.
@@ -289,7 +312,7 @@ fn shared_file(
     plans: &[Plan],
     writers: &[String],
     database: &TestDatabase,
-    redis: &TestRedis,
+    redis: &Path,
     folder: &Path,
 ) -> Value {
     let main = &plans[0];
@@ -298,7 +321,7 @@ fn shared_file(
         .map(|plan| (plan.name.clone(), json!({ "host": "127.0.0.1", "port": plan.replication_port })));
     let mut options = options
         .set("listeners", main.listeners())
-        .set("redis", json!({ "enabled": true, "path": redis.socket() }))
+        .set("redis", json!({ "enabled": true, "path": redis }))
         .set("worker_replication_secret", json!(SECRET))
         .set("instance_map", Value::Object(instances.collect()));
     if !writers.is_empty() && !options.settings.contains_key("stream_writers") {
