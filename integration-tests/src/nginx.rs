@@ -55,6 +55,14 @@ impl Nginx {
         &self.api
     }
 
+    /// Its processes: the master and its workers.
+    pub fn process_ids(&self) -> Vec<u32> {
+        let master = self.process.id();
+        let children =
+            fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|id| id.parse().ok()).chain([master]).collect()
+    }
+
     /// The requests that it has passed on so far: method, path and query, the address that answered last, the status.
     pub fn log(&self) -> Vec<[String; 4]> {
         let log = fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default();

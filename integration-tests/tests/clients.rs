@@ -109,9 +109,13 @@ async fn process_of(nginx: &Nginx, username: &str) -> String {
     let path = format!("/_matrix/client/v3/sync?since={username}");
     let answer = nginx.api().try_request(reqwest::Method::GET, &path, Some(&token), None).await;
     assert_eq!(answer.expect("an answer").status, 401);
-    let log = nginx.log();
-    let asked = log.iter().find(|[_, asked, ..]| *asked == path).expect("nginx logs each request");
-    asked[2].clone()
+    loop {
+        // It is written a moment after the answer.
+        if let Some([_, _, process, _]) = nginx.log().into_iter().find(|[_, asked, ..]| *asked == path) {
+            return process;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }
 
 /// Unpadded, URL-safe base64.

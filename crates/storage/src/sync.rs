@@ -11,7 +11,7 @@ use myelin_types::{StreamId, WriterId};
 
 use crate::{GenericClient, Result, Row, query, strings::StringId};
 
-/// A user's membership of a room, with the room's newest event where the user has joined.
+/// A user's membership of a room.
 #[derive(Clone, Debug)]
 pub struct UserRoomRow {
     /// The room's number.
@@ -30,8 +30,21 @@ pub struct UserRoomRow {
     pub writer: WriterId,
     /// Who sent it.
     pub sender: String,
-    /// The newest event of the timeline. Only of rooms that the user has joined.
-    pub newest: Option<(WriterId, StreamId)>,
+}
+
+/// The newest event of each room's timeline.
+pub async fn newest_events(
+    db: &impl GenericClient,
+    room_nids: &[i64],
+) -> Result<Vec<(i64, WriterId, StreamId)>> {
+    const SQL: &str = "
+        SELECT q.room_nid, newest.writer_id, newest.pos
+          FROM unnest($1::bigint[]) AS q (room_nid)
+         CROSS JOIN LATERAL (
+               SELECT e.pos, e.writer_id FROM events e
+                WHERE e.room_nid = q.room_nid AND e.pos IS NOT NULL ORDER BY e.pos DESC LIMIT 1) newest";
+    let rows = query(db, SQL, &[&room_nids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), WriterId(row.get(1)), StreamId(row.get(2)))).collect())
 }
 
 /// All rooms that a user has or had something to do with and did not forget.
@@ -39,14 +52,10 @@ pub async fn rooms_of_user(db: &impl GenericClient, user_sid: StringId) -> Resul
     // The JSON is canonical, so the pattern fits what it looks for and nothing else; it may hold what jsonb can't.
     const SQL: &str = r#"
         SELECT m.room_nid, r.room_id, r.room_version, m.membership, m.pos, m.writer_id, s.value,
-               newest.pos, newest.writer_id, past.joined_at
+               past.joined_at
           FROM memberships m
           JOIN rooms r USING (room_nid)
           JOIN strings s ON s.string_id = m.sender_sid
-          LEFT JOIN LATERAL (
-               SELECT e.pos, e.writer_id FROM events e
-                WHERE e.room_nid = m.room_nid AND e.pos IS NOT NULL ORDER BY e.pos DESC LIMIT 1
-               ) newest ON m.membership = 1
           LEFT JOIN LATERAL (
                SELECT coalesce(max(p.until) FILTER (WHERE e.json NOT LIKE '%"membership":"join"%'), min(p.since))
                       AS joined_at
@@ -66,8 +75,7 @@ pub async fn rooms_of_user(db: &impl GenericClient, user_sid: StringId) -> Resul
             pos: StreamId(row.get(4)),
             writer: WriterId(row.get(5)),
             sender: row.get(6),
-            joined_at: row.get::<_, Option<i64>>(9).map(StreamId),
-            newest: row.get::<_, Option<i64>>(7).map(|pos| (WriterId(row.get(8)), StreamId(pos))),
+            joined_at: row.get::<_, Option<i64>>(7).map(StreamId),
         })
         .collect())
 }

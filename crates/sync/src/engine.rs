@@ -303,16 +303,23 @@ impl Engine {
         (user, under_way)
     }
 
-    /// Takes over a user's rooms as the database has them.
-    pub fn settle(&self, user: &Arc<UserFeed>, sid: i64, rows: Vec<crate::load::UserRoomFound>) {
+    /// Takes over a user's rooms as the database has them, and gives those of which nothing is known yet.
+    pub fn settle(
+        &self,
+        user: &Arc<UserFeed>,
+        sid: i64,
+        rows: Vec<crate::load::UserRoomFound>,
+    ) -> Vec<Arc<Room>> {
         let _gate = self.gate.lock();
         let mut rooms = HashMap::with_capacity(rows.len());
-        let mut watched: Vec<Arc<Room>> = Vec::new();
+        let (mut watched, mut unknown) = (Vec::new(), Vec::new());
         for found in rows {
             let mut room = found.room;
             if room.membership == ruma::events::room::member::MembershipState::Join {
                 let handle = self.room(found.room_nid, &room);
-                handle.learn_newest(found.newest);
+                if handle.is_unknown() {
+                    unknown.push(handle.clone());
+                }
                 handle.watch(user);
                 watched.push(handle.clone());
                 room.room = Some(handle);
@@ -327,6 +334,7 @@ impl Engine {
             watched.into_iter().filter(|room| !is_in(room)).collect()
         };
         left.iter().for_each(|room| self.unwatch(room, user));
+        unknown
     }
 
     /// The room, which is followed from now on; the caller holds the gate and adds somebody who watches it.

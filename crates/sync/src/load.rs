@@ -32,7 +32,6 @@ const PARSED_AT_ONCE: usize = 256;
 pub(crate) struct UserRoomFound {
     pub room_nid: RoomNid,
     pub room: UserRoom,
-    pub newest: Option<(WriterId, StreamId)>,
 }
 
 impl Engine {
@@ -57,7 +56,25 @@ impl Engine {
                 inner.ignored = Arc::new(ignored);
             }
         }
-        self.settle(user, sid, rows.into_iter().filter_map(found).collect());
+        let new_rooms = self.settle(user, sid, rows.into_iter().filter_map(found).collect());
+        self.learn_newest(&new_rooms).await
+    }
+
+    /// Asks for the newest events of rooms that are followed since a moment ago. Before they were, an event may have been told
+    /// that nobody here heard of; so only what the database says from now on, and what is told, are all.
+    async fn learn_newest(&self, rooms: &[Arc<Room>]) -> Result<()> {
+        if rooms.is_empty() {
+            return Ok(());
+        }
+        let nids: Vec<i64> = rooms.iter().map(|room| room.nid.0).collect();
+        let client = self.parts.database.get().await?;
+        let newest = table::newest_events(&client, &nids).await?;
+        drop(client);
+        let by_room: HashMap<i64, (WriterId, StreamId)> =
+            newest.into_iter().map(|(room_nid, writer, pos)| (room_nid, (writer, pos))).collect();
+        for room in rooms {
+            room.learn_newest(by_room.get(&room.nid.0).copied());
+        }
         Ok(())
     }
 
@@ -267,7 +284,7 @@ fn found(row: UserRoomRow) -> Option<UserRoomFound> {
         marks: None,
         unread: None,
     };
-    Some(UserRoomFound { room_nid: RoomNid(row.room_nid), room, newest: row.newest })
+    Some(UserRoomFound { room_nid: RoomNid(row.room_nid), room })
 }
 
 /// What `memberships.membership` stands for.

@@ -137,7 +137,12 @@ impl Room {
         Self { frozen_at: Some(at), ..Self::new(nid, room_id, rules, &SyncToken::default()) }
     }
 
-    /// Notes what the database says is the newest event, if nothing is known yet.
+    /// Whether nothing is known of its timeline yet.
+    pub fn is_unknown(&self) -> bool {
+        self.inner.read().floor == Floor::Unknown
+    }
+
+    /// Notes what the database said, after the room was followed, is the newest event; if nothing is known yet.
     pub fn learn_newest(&self, newest: Option<(WriterId, StreamId)>) {
         let mut inner = self.inner.write();
         if inner.floor != Floor::Unknown {

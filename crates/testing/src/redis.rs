@@ -37,6 +37,11 @@ impl TestRedis {
         self.folder.path().join("redis.sock")
     }
 
+    /// The process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Ends the server without a word to anybody.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

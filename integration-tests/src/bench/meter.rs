@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use myelin_integration_tests::Server;
 use serde::Serialize;
 use tokio_postgres::Client;
+
+use crate::homeserver::Homeserver;
 
 /// How many ticks of `/proc/*/stat` are a second: on Linux, always this many.
 const TICKS_PER_SECOND: u64 = 100;
@@ -26,6 +27,7 @@ pub struct Meter {
 pub struct Reading {
     at: Instant,
     server_cpu: Duration,
+    helpers_cpu: Duration,
     postgres_cpu: Duration,
     queries: i64,
     reads: i64,
@@ -45,6 +47,7 @@ pub struct Outcome {
 /// What is printed: one line for each scenario.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    pub topology: String,
     scenario: String,
     ops: usize,
     errors: usize,
@@ -53,7 +56,10 @@ pub struct Report {
     latency_ms_p50: f64,
     latency_ms_p95: f64,
     latency_ms_p99: f64,
+    /// Of all daemons.
     server_cpu_ms_per_op: f64,
+    /// Of nginx and Redis.
+    helpers_cpu_ms_per_op: f64,
     postgres_cpu_ms_per_op: f64,
     queries_per_op: f64,
     reads_per_op: f64,
@@ -64,7 +70,7 @@ pub struct Report {
 
 impl Meter {
     /// A meter for a homeserver and the PostgreSQL below it.
-    pub async fn new(server: &Server) -> anyhow::Result<Self> {
+    pub async fn new(server: &mut Homeserver) -> anyhow::Result<Self> {
         let client = server.database().server().connect("postgres").await?;
         client.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await.context(
             "PostgreSQL has no pg_stat_statements: start it by `dev/postgres start FOLDER --durable`",
@@ -77,7 +83,7 @@ impl Meter {
 
     /// Reads all counters now. A read is a query that looks at tables: not one that writes, nor one that takes numbers
     /// from a sequence, which is how a batch of writes begins.
-    pub async fn read(&self, server: &Server) -> anyhow::Result<Reading> {
+    pub async fn read(&self, server: &mut Homeserver) -> anyhow::Result<Reading> {
         const SQL: &str = "
             SELECT coalesce(sum(calls) FILTER (WHERE query !~* '^(begin|start|commit|rollback)'), 0)::int8,
                    coalesce(sum(calls) FILTER (WHERE query ~* '^\\s*(select|with)'
@@ -89,11 +95,14 @@ impl Meter {
 
         let row =
             self.client.query_one(SQL, &[&self.database]).await.context("reading PostgreSQL's counters")?;
-        let server = server.process_id().context("the homeserver is not running")?;
+        let cpu = |ids: Vec<u32>| -> anyhow::Result<Duration> {
+            ids.into_iter().map(|id| Ok(Process::read(id)?.cpu)).sum()
+        };
 
         Ok(Reading {
             at: Instant::now(),
-            server_cpu: Process::read(server)?.cpu,
+            server_cpu: cpu(server.process_ids()?)?,
+            helpers_cpu: cpu(server.helper_ids())?,
             postgres_cpu: self.postgres_cpu()?,
             queries: row.get(0),
             reads: row.get(1),
@@ -118,7 +127,7 @@ impl Meter {
     pub async fn report(
         &self,
         scenario: &str,
-        server: &Server,
+        server: &mut Homeserver,
         before: &Reading,
         mut outcome: Outcome,
     ) -> anyhow::Result<Report> {
@@ -134,6 +143,7 @@ impl Meter {
         };
 
         Ok(Report {
+            topology: String::new(),
             scenario: scenario.to_owned(),
             ops,
             errors: outcome.errors,
@@ -143,12 +153,13 @@ impl Meter {
             latency_ms_p95: quantile(95),
             latency_ms_p99: quantile(99),
             server_cpu_ms_per_op: per_op((after.server_cpu - before.server_cpu).as_secs_f64() * 1e3),
+            helpers_cpu_ms_per_op: per_op((after.helpers_cpu - before.helpers_cpu).as_secs_f64() * 1e3),
             postgres_cpu_ms_per_op: per_op((after.postgres_cpu - before.postgres_cpu).as_secs_f64() * 1e3),
             queries_per_op: count(after.queries, before.queries),
             reads_per_op: count(after.reads, before.reads),
             commits_per_op: count(after.commits, before.commits),
             wal_bytes_per_op: count(after.wal_bytes, before.wal_bytes),
-            rss_mb: rounded(resident_mb(server.process_id().context("the homeserver is not running")?)?),
+            rss_mb: rounded(server.process_ids()?.into_iter().map(resident_mb).sum::<anyhow::Result<f64>>()?),
         })
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
-use myelin_integration_tests::{Server, User, path_segment};
+use myelin_integration_tests::{User, path_segment};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     connection::Connection,
+    homeserver::Homeserver,
     meter::{Meter, Outcome, Report},
 };
 
@@ -20,7 +21,7 @@ const PREPARATIONS_AT_ONCE: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// An empty homeserver, with nobody on it. An operation is a second.
-pub async fn idle(server: &mut Server, length: Duration) -> anyhow::Result<Vec<Report>> {
+pub async fn idle(server: &mut Homeserver, length: Duration) -> anyhow::Result<Vec<Report>> {
     let meter = Meter::new(server).await?;
     sleep(WARM_UP).await;
     let before = meter.read(server).await?;
@@ -32,7 +33,7 @@ pub async fn idle(server: &mut Server, length: Duration) -> anyhow::Result<Vec<R
 }
 
 /// 64 senders, each in a room of 10 members of its own, each sending one message after the other.
-pub async fn send(server: &mut Server, length: Duration) -> anyhow::Result<Vec<Report>> {
+pub async fn send(server: &mut Homeserver, length: Duration) -> anyhow::Result<Vec<Report>> {
     const SENDERS: usize = 64;
     const MEMBERS: usize = 10;
 
@@ -59,7 +60,7 @@ pub async fn send(server: &mut Server, length: Duration) -> anyhow::Result<Vec<R
 }
 
 /// 64 users in 10 rooms each who ask for news when there is none.
-pub async fn sync_noop(server: &mut Server, length: Duration) -> anyhow::Result<Vec<Report>> {
+pub async fn sync_noop(server: &mut Homeserver, length: Duration) -> anyhow::Result<Vec<Report>> {
     const USERS: usize = 64;
     const ROOMS_OF_EACH: usize = 10;
 
@@ -87,7 +88,7 @@ pub async fn sync_noop(server: &mut Server, length: Duration) -> anyhow::Result<
 }
 
 /// One message to a room in which 200 wait for it: an operation is one of them having it.
-pub async fn fan_out(server: &mut Server, length: Duration) -> anyhow::Result<Vec<Report>> {
+pub async fn fan_out(server: &mut Homeserver, length: Duration) -> anyhow::Result<Vec<Report>> {
     const WAITING: usize = 200;
     /// How long those who wait are given to be waiting all, after the last of them was answered.
     const SETTLING: Duration = Duration::from_millis(50);
@@ -134,7 +135,7 @@ pub async fn fan_out(server: &mut Server, length: Duration) -> anyhow::Result<Ve
 
 /// The first sync of a user in 300 rooms of 20 members and 50 messages each: right after the homeserver's start, and
 /// again.
-pub async fn initial_sync(server: &mut Server, length: Duration) -> anyhow::Result<Vec<Report>> {
+pub async fn initial_sync(server: &mut Homeserver, length: Duration) -> anyhow::Result<Vec<Report>> {
     const ROOMS: usize = 300;
     const MEMBERS: usize = 20;
     const MESSAGES: usize = 50;
@@ -159,8 +160,7 @@ pub async fn initial_sync(server: &mut Server, length: Duration) -> anyhow::Resu
         .await?;
 
     let meter = Meter::new(server).await?;
-    server.stop().await;
-    server.start_again().await;
+    server.restart().await;
     let mut connection = Connection::open(server.url(), &users[0]).await?;
     let mut reports = Vec::new();
     for (name, length) in [("initial_sync_cold", Duration::ZERO), ("initial_sync_warm", length)] {
@@ -221,7 +221,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-async fn users(server: &Server, name: &str, count: usize) -> Vec<User> {
+async fn users(server: &Homeserver, name: &str, count: usize) -> Vec<User> {
     stream::iter(0..count)
         .map(async |n| server.register(&format!("{name}{n}")).await)
         .buffered(PREPARATIONS_AT_ONCE)
@@ -245,6 +245,6 @@ async fn rooms(users: &[User], count: usize, members: usize) -> Vec<String> {
         .await
 }
 
-async fn connections(server: &Server, users: &[User]) -> anyhow::Result<Vec<Connection>> {
+async fn connections(server: &Homeserver, users: &[User]) -> anyhow::Result<Vec<Connection>> {
     try_join_all(users.iter().map(|user| Connection::open(server.url(), user))).await
 }
