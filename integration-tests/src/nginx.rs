@@ -120,6 +120,7 @@ events {{ worker_connections 2048; }}
 http {{
     log_format upstreams '$request_method\\t$request_uri\\t$upstream_addr\\t$status';
     access_log {folder}/access.log upstreams;
+    keepalive_requests 10000000;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
