@@ -1,17 +1,18 @@
 //! A homeserver of many processes, on a database and a Redis of its own.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
-use myelin_testing::{TestDatabase, TestRedis};
+use myelin_testing::{TestDatabase, TestRedis, certificate, free_port};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     Api, Options, User,
-    daemon::{Daemon, Invocation, free_port, program},
+    daemon::{Daemon, Invocation, program},
     server::{SIGNING_KEY, Said, configuration},
 };
 
@@ -27,13 +28,15 @@ pub struct Topology {
     pub workers: usize,
     /// One of each other daemon.
     pub others: bool,
+    /// Whether processes speak TLS to each other.
+    pub tls: bool,
     /// Settings of all processes.
     pub options: Options,
 }
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { event_writers: 2, workers: 2, others: false, options: Options::default() }
+        Self { event_writers: 2, workers: 2, others: false, tls: false, options: Options::default() }
     }
 }
 
@@ -65,11 +68,12 @@ struct Plan {
     name: String,
     port: u16,
     replication_port: u16,
+    tls: bool,
 }
 
 impl Plan {
     fn new(program: &'static str, app: Option<&'static str>, name: impl Into<String>) -> Self {
-        Self { program, app, name: name.into(), port: free_port(), replication_port: free_port() }
+        Self { program, app, name: name.into(), port: free_port(), replication_port: free_port(), tls: false }
     }
 
     fn listeners(&self) -> Value {
@@ -79,10 +83,22 @@ impl Plan {
                 "resources": [{ "names": ["client", "federation"] }],
             },
             {
-                "port": self.replication_port, "type": "http", "bind_addresses": ["127.0.0.1"],
+                "port": self.replication_port, "type": "http", "bind_addresses": ["127.0.0.1"], "tls": self.tls,
                 "resources": [{ "names": ["replication"] }],
             },
         ])
+    }
+
+    fn instance(&self) -> Value {
+        // The name that the certificate is for.
+        let host = if self.tls { "localhost" } else { "127.0.0.1" };
+        json!({ "host": host, "port": self.replication_port, "tls": self.tls })
+    }
+
+    /// Who speaks TLS trusts the authority of the tests.
+    fn environment(&self) -> Vec<(String, OsString)> {
+        let authority = self.tls.then(|| ("SSL_CERT_FILE".to_owned(), certificate("ca.crt").into()));
+        authority.into_iter().collect()
     }
 
     fn worker_file(&self, folder: &Path) -> Value {
@@ -147,6 +163,7 @@ impl Cluster {
             config_paths,
             folder: folder.to_owned(),
             port: plan.port,
+            environment: plan.environment(),
         }));
     }
 
@@ -160,7 +177,7 @@ impl Cluster {
         let text = fs::read_to_string(&path).expect("the file was written");
         let mut shared: Value = serde_json::from_str(&text).expect("it was written as JSON");
         let plan = Plan::new("myelin-generic-worker", Some("synapse.app.generic_worker"), name);
-        shared["instance_map"][name] = json!({ "host": "127.0.0.1", "port": plan.replication_port });
+        shared["instance_map"][name] = plan.instance();
         if let Some(writers) = shared["stream_writers"]["events"].as_array_mut() {
             writers.push(name.into());
         }
@@ -304,6 +321,7 @@ fn plans(topology: &Topology) -> Vec<Plan> {
     if topology.others {
         plans.extend(OTHERS.map(|(program, app, name)| Plan::new(program, Some(app), name)));
     }
+    plans.iter_mut().for_each(|plan| plan.tls = topology.tls);
     plans
 }
 
@@ -316,14 +334,17 @@ fn shared_file(
     folder: &Path,
 ) -> Value {
     let main = &plans[0];
-    let instances = plans
-        .iter()
-        .map(|plan| (plan.name.clone(), json!({ "host": "127.0.0.1", "port": plan.replication_port })));
+    let instances = plans.iter().map(|plan| (plan.name.clone(), plan.instance()));
     let mut options = options
         .set("listeners", main.listeners())
         .set("redis", json!({ "enabled": true, "path": redis }))
         .set("worker_replication_secret", json!(SECRET))
         .set("instance_map", Value::Object(instances.collect()));
+    if main.tls {
+        options = options
+            .set("tls_certificate_path", json!(certificate("server.crt")))
+            .set("tls_private_key_path", json!(certificate("server.key")));
+    }
     if !writers.is_empty() && !options.settings.contains_key("stream_writers") {
         options = options.set("stream_writers", json!({ "events": writers }));
     }

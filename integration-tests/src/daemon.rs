@@ -1,11 +1,11 @@
 //! One daemon as a child process.
 
 use std::{
-    env, fs,
-    net::TcpListener,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
-    process::{self, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    process::{ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -34,6 +34,8 @@ pub struct Invocation {
     pub folder: PathBuf,
     /// The port of its listener for clients, which also tells whether it is ready.
     pub port: u16,
+    /// What its environment has beside this program's own.
+    pub environment: Vec<(String, OsString)>,
 }
 
 /// A daemon under test. The process is ended when this is dropped.
@@ -194,6 +196,7 @@ fn spawn(invocation: &Invocation) -> anyhow::Result<Child> {
     Command::new(&program)
         .args(config_paths)
         .current_dir(&invocation.folder)
+        .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("opening the log twice")?)
         .stderr(log)
@@ -220,22 +223,4 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     };
 
     Ok(found)
-}
-
-/// A port on which nothing listens, outside of the range from which the system takes those of outgoing connections:
-/// otherwise a client could take it between this look and the server's start, or while the server is down.
-pub(crate) fn free_port() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    const RANGE: std::ops::Range<u16> = 16_000..32_000;
-
-    // Test processes that run at the same time start looking at different places.
-    let start = usize::try_from(process::id()).expect("a process number fits");
-    let skip = start % RANGE.len() + usize::from(TAKEN.fetch_add(1, Ordering::Relaxed));
-
-    RANGE
-        .cycle()
-        .skip(skip % RANGE.len())
-        .take(RANGE.len())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("not all of sixteen thousand ports are in use")
 }

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use myelin_testing::free_port;
 use tempfile::TempDir;
 
-use crate::{Api, daemon::free_port, program};
+use crate::{Api, program};
 
 /// How long nginx may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -2,14 +2,14 @@
 
 use std::{fs, path::Path, process::ExitStatus};
 
-use myelin_testing::TestDatabase;
+use myelin_testing::{TestDatabase, free_port};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
     Api, User,
-    daemon::{Daemon, Invocation, free_port, program},
+    daemon::{Daemon, Invocation, program},
 };
 
 /// The name of every server under test.
@@ -63,6 +63,7 @@ impl Server {
             config_paths: vec![config_path],
             folder: folder.path().to_owned(),
             port,
+            environment: Vec::new(),
         });
         let mut server = Self { daemon, database, folder };
         server.daemon.wait_until_ready().await;

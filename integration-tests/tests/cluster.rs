@@ -20,6 +20,28 @@ async fn users_on_different_processes_talk_to_each_other() {
     alice.sync_until(|sync| sync.has(&answered)).await;
 }
 
+#[tokio::test]
+async fn processes_may_speak_tls_to_each_other() {
+    let mut cluster = Cluster::start(Topology { tls: true, workers: 1, ..Topology::default() }).await;
+    let alice = cluster.register("worker1", "alice").await;
+    // Some of these rooms are written by each of the two writers, so requests are passed on to both.
+    for room_id in rooms_of(&alice).await {
+        let said = alice.send_text(&room_id, "hello").await;
+        alice.sync_until(|sync| sync.has(&said)).await;
+    }
+    let said = cluster.control(&["status", "--json"]).await;
+    assert!(said.success, "{}", said.stderr);
+    let reports: serde_json::Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    assert!(reports[0]["pid"].is_number(), "main tells of itself over TLS: {reports}");
+
+    let text =
+        std::fs::read_to_string(cluster.folder().join("homeserver.yaml")).expect("the file was written");
+    let shared: serde_json::Value = serde_json::from_str(&text).expect("it was written as JSON");
+    let port = &shared["instance_map"]["events1"]["port"];
+    let clear = reqwest::get(format!("http://127.0.0.1:{port}/health/live")).await;
+    assert!(clear.is_err(), "nothing is answered in the clear: {clear:?}");
+}
+
 /// Room ids enough for each writer to have some.
 async fn rooms_of(user: &User) -> Vec<String> {
     let mut rooms = Vec::new();

@@ -30,6 +30,7 @@ impl<'a> Places<'a> {
 /// Records a fault for each contradiction.
 pub(crate) fn check(config: &Config, places: &Places<'_>, findings: &mut Findings) {
     check_database(config, places, findings);
+    check_redis(config, places, findings);
     check_listeners(config, places, findings);
     check_workers(config, places, findings);
 }
@@ -59,6 +60,17 @@ fn check_database(config: &Config, places: &Places<'_>, findings: &mut Findings)
             "database.args.cp_max",
             "must be at least 1",
             "leave it out for the default",
+        );
+    }
+}
+
+fn check_redis(config: &Config, places: &Places<'_>, findings: &mut Findings) {
+    if config.redis.path.is_some() && !config.redis.sentinels.is_empty() {
+        findings.fault_at(
+            places.of(&["redis", "sentinels"]),
+            "redis.sentinels",
+            "can't be given together with `path`: Sentinels tell where Redis is",
+            "leave one of them out",
         );
     }
 }

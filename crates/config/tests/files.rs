@@ -68,6 +68,10 @@ fn bad_files_are_refused_with_every_fault_its_place_and_a_remedy() {
             ],
         ),
         (
+            "redis: {enabled: true, path: /run/redis.sock, sentinels: [{host: a}]}",
+            &[("redis.sentinels", "together with `path`", "leave one of them out")],
+        ),
+        (
             "database: {name: psycopg2, args: {sslcert: a.crt, cp_max: 0}}",
             &[
                 ("database.args.sslcert", "without `sslkey`", "sslkey"),

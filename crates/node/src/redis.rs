@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use myelin_config::Config;
+use myelin_config::{Config, Redis};
 use myelin_replication::{NoticesOptions, RedisAddress};
 use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
 
@@ -21,10 +21,7 @@ pub(crate) fn options(config: &Config) -> Result<Option<NoticesOptions>, String>
     }
     let database = redis.dbid.map(u8::try_from).transpose();
     Ok(Some(NoticesOptions {
-        address: match &redis.path {
-            Some(path) => RedisAddress::Unix(path.clone()),
-            None => RedisAddress::Tcp(redis.host.clone(), redis.port),
-        },
+        address: address(redis),
         username: redis.username.clone(),
         password: redis.password.as_ref().map(|password| password.expose().to_owned()),
         database: database.map_err(|_| "redis.dbid: must be a number up to 255".to_owned())?,
@@ -32,6 +29,20 @@ pub(crate) fn options(config: &Config) -> Result<Option<NoticesOptions>, String>
         server_name: config.server.server_name.to_string(),
         look_every: LOOK_EVERY,
     }))
+}
+
+fn address(redis: &Redis) -> RedisAddress {
+    if let Some(path) = &redis.path {
+        return RedisAddress::Unix(path.clone());
+    }
+    if redis.sentinels.is_empty() {
+        return RedisAddress::Tcp(redis.host.clone(), redis.port);
+    }
+    RedisAddress::Sentinel {
+        sentinels: redis.sentinels.iter().map(|sentinel| (sentinel.host.clone(), sentinel.port)).collect(),
+        service: redis.sentinel_master.clone(),
+        password: redis.sentinel_password.as_ref().map(|password| password.expose().to_owned()),
+    }
 }
 
 fn tls(config: &Config) -> Result<Option<rustls::ClientConfig>, String> {

@@ -1,13 +1,13 @@
 //! TLS to a real PostgreSQL. The one under test listens on a unix socket only, so that what speaks TLS stands before it,
 //! as PostgreSQL does: it answers the request for TLS, and passes on what comes through.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use myelin_storage::{
     Database, DatabaseOptions, query_one,
     tls::{Authorities, ServerCertificate, TlsOptions},
 };
-use myelin_testing::TestServer;
+use myelin_testing::{TestServer, certificate as data};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -22,10 +22,6 @@ use tokio_rustls::TlsAcceptor;
 /// What a client begins with that wants TLS
 /// (<https://www.postgresql.org/docs/current/protocol-message-formats.html>).
 const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-
-fn data(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect()
-}
 
 /// Gives the port on which TLS is spoken.
 async fn before_postgres() -> u16 {

@@ -23,10 +23,21 @@
 
 mod database;
 mod migrated;
+mod ports;
 mod redis;
+mod sentinel;
 mod server;
+
+use std::path::PathBuf;
 
 pub use database::TestDatabase;
 pub use migrated::MigratedDatabase;
+pub use ports::free_port;
 pub use redis::TestRedis;
+pub use sentinel::TestSentinel;
 pub use server::TestServer;
+
+/// A file of certificates for `localhost`: `ca.crt`, or `server.crt` and `server.key`, which that authority signed.
+pub fn certificate(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "data", name].iter().collect()
+}

@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use tempfile::TempDir;
 
+use crate::certificate;
+
 /// How long Redis may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -17,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct TestRedis {
     process: Option<Child>,
     folder: TempDir,
+    arguments: Vec<String>,
 }
 
 impl TestRedis {
@@ -26,8 +29,27 @@ impl TestRedis {
     ///
     /// With a sentence that says what is missing, if there is no Redis to be had.
     pub fn start() -> Self {
+        Self::start_with(Vec::new())
+    }
+
+    /// Starts a server that also speaks TLS on a port of `localhost`, with the tests' [certificate], and wants this password.
+    ///
+    /// # Panics
+    ///
+    /// As [`TestRedis::start`].
+    pub fn start_with_tls(port: u16, password: &str) -> Self {
+        let certificate = |name| certificate(name).display().to_string();
+        let (port, authority) = (port.to_string(), certificate("ca.crt"));
+        let (server, key) = (certificate("server.crt"), certificate("server.key"));
+        let mut arguments =
+            vec!["--requirepass", password, "--tls-port", &port, "--tls-ca-cert-file", &authority];
+        arguments.extend(["--tls-cert-file", &server, "--tls-key-file", &key, "--tls-auth-clients", "no"]);
+        Self::start_with(arguments.into_iter().map(str::to_owned).collect())
+    }
+
+    fn start_with(arguments: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
-        let mut redis = Self { process: None, folder };
+        let mut redis = Self { process: None, folder, arguments };
         redis.start_again();
         redis
     }
@@ -58,7 +80,7 @@ impl TestRedis {
     /// If that fails.
     pub fn start_again(&mut self) {
         self.kill();
-        match spawn(self.folder.path(), &self.socket()) {
+        match spawn(self.folder.path(), &self.socket(), &self.arguments) {
             Ok(process) => self.process = Some(process),
             Err(error) => panic!("no Redis for this test: {error:#}"),
         }
@@ -71,12 +93,13 @@ impl Drop for TestRedis {
     }
 }
 
-fn spawn(folder: &Path, socket: &Path) -> anyhow::Result<Child> {
+fn spawn(folder: &Path, socket: &Path, arguments: &[String]) -> anyhow::Result<Child> {
     // What is left of one that was killed would look like one that is up.
     let _ = std::fs::remove_file(socket);
     let mut process = Command::new("redis-server")
         .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
         .arg(socket)
+        .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -19,6 +19,12 @@ section! {
         port: u16 = 6379,
         /// The path of a unix socket, instead of host and port.
         path: Option<PathBuf> = null,
+        /// The Sentinels that know where Redis is, instead of host and port: all processes follow them to another master.
+        sentinels: Vec<Sentinel> = [],
+        /// The name under which the Sentinels know the master.
+        sentinel_master: String = "mymaster",
+        /// The Sentinels' own password.
+        sentinel_password: Option<Secret> = null,
         /// The user, for a Redis with access lists.
         username: Option<String> = null,
         /// The password.
@@ -39,3 +45,13 @@ section! {
 }
 
 all_defaulted!(Redis);
+
+section! {
+    /// One of the Sentinels.
+    Sentinel {
+        /// Its host.
+        host: String,
+        /// Its port.
+        port: u16 = 26379,
+    }
+}

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use myelin_replication::{Notices, NoticesOptions, RedisAddress};
-use myelin_testing::{MigratedDatabase, TestRedis};
+use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
+use myelin_testing::{MigratedDatabase, TestRedis, TestSentinel, certificate, free_port};
 use myelin_types::{Position, StreamId};
 
 use crate::words::{Process, database, process, words};
@@ -134,4 +135,55 @@ async fn more_than_a_message_holds_is_read_from_the_database() {
     let id = one.say(&long).await;
     assert!(other.is_told(id, &one).await);
     assert_eq!(other.seen().last(), Some(&long));
+}
+
+#[tokio::test]
+async fn redis_may_want_tls_and_a_password() {
+    let (port, password) = (free_port(), "secret");
+    let (redis, database) = (TestRedis::start_with_tls(port, password), database().await);
+    let tls = TlsOptions {
+        server_certificate: ServerCertificate::TrustedForHost,
+        authorities: Some(Authorities::File(certificate("ca.crt"))),
+        client_certificate: None,
+    };
+    let options = || NoticesOptions {
+        address: RedisAddress::Tcp("localhost".to_owned(), port),
+        password: Some(password.to_owned()),
+        database: Some(3),
+        tls: Some(tls.client_config().unwrap()),
+        ..options(&redis, "a.test", NEVER)
+    };
+    let (one, _one) = connected(&database, "one", options()).await;
+    let (other, _other) = connected(&database, "other", options()).await;
+    until_heard(&one, &other).await;
+    let stranger = NoticesOptions { password: Some("guessed".to_owned()), ..options() };
+    let stranger = Notices::start(stranger).unwrap();
+    assert!(other.is_told(one.say("heard").await, &one).await);
+    assert!(!stranger.is_connected());
+}
+
+#[tokio::test]
+async fn all_follow_the_sentinels_to_another_master() {
+    let (mut redis, database) = (TestSentinel::start(), database().await);
+    let options = || NoticesOptions {
+        address: RedisAddress::Sentinel {
+            sentinels: vec![("127.0.0.1".to_owned(), redis.port())],
+            service: TestSentinel::MASTER.to_owned(),
+            password: None,
+        },
+        username: None,
+        password: Some(TestSentinel::PASSWORD.to_owned()),
+        database: None,
+        tls: None,
+        server_name: "a.test".to_owned(),
+        look_every: NEVER,
+    };
+    let (one, _one) = connected(&database, "one", options()).await;
+    let (other, _other) = connected(&database, "other", options()).await;
+    until_heard(&one, &other).await;
+    redis.kill_master();
+    let lost = one.say("nobody hears this").await;
+    until_heard(&one, &other).await;
+    assert!(other.feed.position().covers(one.session.writer(), lost));
+    until_heard(&other, &one).await;
 }

@@ -1,0 +1,116 @@
+//! A Redis with a replica and a Sentinel, which may fail over.
+
+use std::{
+    fs,
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::free_port;
+
+/// How long a server may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A master, its replica, and a Sentinel that makes the replica the master once the master is gone; all want a password.
+#[derive(Debug)]
+pub struct TestSentinel {
+    master: Child,
+    others: Vec<Child>,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl TestSentinel {
+    /// The name under which the Sentinel knows the master.
+    pub const MASTER: &'static str = "myelin";
+    /// The password of both servers.
+    pub const PASSWORD: &'static str = "of no use outside of this test";
+
+    /// Starts all three.
+    ///
+    /// # Panics
+    ///
+    /// If there is no Redis to be had.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
+        let (master_port, replica_port, port) = (free_port(), free_port(), free_port());
+        let master = server(folder.path(), master_port, "");
+        let replica = server(folder.path(), replica_port, &format!("replicaof 127.0.0.1 {master_port}\n"));
+        let (name, password) = (Self::MASTER, Self::PASSWORD);
+        let sentinel = format!(
+            "port {port}
+bind 127.0.0.1
+dir {}
+sentinel monitor {name} 127.0.0.1 {master_port} 1
+sentinel auth-pass {name} \"{password}\"
+sentinel down-after-milliseconds {name} 500
+sentinel failover-timeout {name} 3000
+",
+            folder.path().display()
+        );
+        let sentinel = start(folder.path(), port, &sentinel, &["--sentinel"]);
+        Self { master, others: vec![replica, sentinel], port, _folder: folder }
+    }
+
+    /// The Sentinel's port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills the master. The Sentinel sees to the rest.
+    pub fn kill_master(&mut self) {
+        // It may have ended by itself.
+        let _ = self.master.kill();
+        let _ = self.master.wait();
+    }
+}
+
+impl Drop for TestSentinel {
+    fn drop(&mut self) {
+        self.kill_master();
+        for process in &mut self.others {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn server(folder: &Path, port: u16, more: &str) -> Child {
+    let password = TestSentinel::PASSWORD;
+    let config = format!(
+        "port {port}
+bind 127.0.0.1
+dir {}
+dbfilename {port}.rdb
+save \"\"
+requirepass \"{password}\"
+masterauth \"{password}\"
+repl-diskless-sync-delay 0
+{more}",
+        folder.display()
+    );
+    start(folder, port, &config, &[])
+}
+
+fn start(folder: &Path, port: u16, config: &str, arguments: &[&str]) -> Child {
+    let path = folder.join(format!("{port}.conf"));
+    fs::write(&path, config).expect("a new folder can be written to");
+    let process = Command::new("redis-server")
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server can be started: `make prepare` installs it");
+    let start = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(start.elapsed() < PATIENCE, "redis-server does not listen on port {port}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process
+}
