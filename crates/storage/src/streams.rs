@@ -80,11 +80,14 @@ pub async fn move_up(
 /// Moves up the positions of writers that have not been heard of for `silence`, having fenced them: readers need not remember for
 /// ever where each of them stood. Gives how many positions moved.
 pub async fn move_up_gone(db: &impl GenericClient, silence: Duration) -> Result<u64> {
+    // Who stands where the stream ends is left alone.
     const FENCE: &str = "
         WITH gone AS (
             UPDATE instances i SET epoch = i.epoch + 1
              WHERE i.alive_until < now() - make_interval(secs => $1)
-               AND EXISTS (SELECT 1 FROM stream_positions p WHERE p.writer_id = i.writer_id AND p.epoch = i.epoch)
+               AND EXISTS (SELECT 1 FROM stream_positions p
+                            WHERE p.writer_id = i.writer_id AND p.epoch = i.epoch
+                              AND p.position < coalesce(pg_sequence_last_value(('stream_' || p.stream)::regclass), 0))
             RETURNING i.writer_id, i.epoch)
         UPDATE stream_positions p SET epoch = gone.epoch FROM gone WHERE p.writer_id = gone.writer_id";
     const MOVE: &str = "

@@ -81,6 +81,40 @@ async fn leases_of_the_living_stay_and_those_of_the_dead_are_taken_over_and_fenc
 }
 
 #[tokio::test]
+async fn positions_of_those_who_are_gone_for_good_are_moved_up_once_and_fenced() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let living = instances::register(&client, "living", LONG).await.unwrap();
+    let gone = instances::register(&client, "gone", GONE).await.unwrap();
+    let idle = instances::register(&client, "idle", GONE).await.unwrap();
+    for process in [living, gone] {
+        streams::claim(&client, &["events"], process.writer, process.epoch).await.unwrap();
+    }
+    streams::allocate(&client, "events", 5).await.unwrap();
+    streams::claim(&client, &["events"], idle.writer, idle.epoch).await.unwrap();
+
+    assert_eq!(streams::move_up_gone(&client, GONE).await.unwrap(), 1);
+    let positions = streams::list_positions(&client, "events").await.unwrap();
+    let of = |process: instances::Registration| {
+        positions.iter().find(|(writer, _)| *writer == process.writer).map(|(_, id)| id.0)
+    };
+    assert_eq!([of(living), of(gone), of(idle)], [Some(0), Some(5), Some(5)]);
+    let refused = streams::advance(&client, "events", gone.writer, gone.epoch, StreamId(6)).await;
+    assert!(matches!(refused, Err(StorageError::Fenced)), "{refused:?}");
+    for process in [living, idle] {
+        assert!(instances::check_fence(&client, process).await.unwrap(), "there was nothing to move");
+    }
+
+    let epochs = || async {
+        let sql = "SELECT sum(epoch)::bigint FROM instances";
+        query_one(&client, sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let before = epochs().await;
+    assert_eq!(streams::move_up_gone(&client, GONE).await.unwrap(), 0);
+    assert_eq!(epochs().await, before, "who stands at the end is left alone");
+}
+
+#[tokio::test]
 async fn a_name_is_free_again_when_its_connection_ends() {
     let database = MigratedDatabase::create().await;
     let (one, other) = (database.get().await.unwrap(), database.get().await.unwrap());
