@@ -5,7 +5,7 @@
 //! wait.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::Duration,
@@ -36,6 +36,8 @@ pub(crate) struct Forwarding {
     peers: Peers,
     assignment: watch::Receiver<Assignment>,
     wishes: HashMap<&'static str, Wish>,
+    /// The operations whose requests may be served twice.
+    repeatable: HashSet<&'static str>,
     hasher: RandomState,
 }
 
@@ -75,7 +77,9 @@ impl Forwarding {
     pub fn new(me: Registration, rooms: Rooms, horizon: Horizon, peers: Peers) -> Option<Self> {
         let assignment = rooms.writers()?;
         let hasher = RandomState::new();
-        Some(Self { me, rooms, horizon, peers, assignment, wishes: wishes(), hasher })
+        let repeatable = myelin_routing::operations().iter().filter(|operation| operation.may_repeat());
+        let repeatable = repeatable.map(|operation| operation.name.as_str()).collect();
+        Some(Self { me, rooms, horizon, peers, assignment, wishes: wishes(), repeatable, hasher })
     }
 
     fn target(&self, head: &RequestHead, next: &Next) -> Target {
@@ -91,6 +95,18 @@ impl Forwarding {
             }
             None => Target::Any,
         }
+    }
+
+    /// Whether a request may be served twice: a `POST` may have made something.
+    fn may_repeat(&self, head: &RequestHead) -> bool {
+        head.method() != http::Method::POST || self.repeatable.contains(head.endpoint())
+    }
+
+    /// A process that another one named as the one to ask.
+    fn named(&self, name: &str) -> Option<Address> {
+        let assignment = self.assignment.borrow();
+        let announced = assignment.living().iter().find(|process| process.name == name);
+        self.peers.address(name, announced.and_then(|process| process.address.as_deref()))
     }
 
     fn place(&self, target: Target) -> Place {
@@ -140,8 +156,11 @@ impl Forwarding {
         let mut target = self.target(&head, &next);
         let started = Instant::now();
         let mut pause = PAUSE.0;
+        let mut named = None;
         while started.elapsed() < PATIENCE {
-            match self.place(target) {
+            let advice: Option<Address> = named.take();
+            let is_advised = advice.is_some();
+            match advice.map_or_else(|| self.place(target), Place::There) {
                 Place::Here => {
                     // Whoever was answered by another process finds here what that one wrote.
                     self.horizon.reach().await;
@@ -157,7 +176,16 @@ impl Forwarding {
                 }
                 Place::There(address) => match self.pass_on(&address, &head, target).await {
                     Some(Passed::Answered(answered)) => return Ok(to_response(answered)),
-                    Some(Passed::Elsewhere) | None => {}
+                    // It may know better. Two that name each other are waited for.
+                    Some(Passed::Elsewhere(holder)) if !is_advised => {
+                        named =
+                            holder.and_then(|holder| self.named(&holder)).filter(|named| *named != address);
+                        if named.is_some() {
+                            continue;
+                        }
+                    }
+                    Some(Passed::Elsewhere(_)) => {}
+                    None => {}
                     // Also a writer that is gone is no reason for what any process can do not to be done.
                     Some(Passed::NotReached(error)) => {
                         debug!(%error, "a process that should serve a request could not be reached");
@@ -167,7 +195,7 @@ impl Forwarding {
                     }
                     Some(Passed::Lost(error)) => {
                         debug!(%error, endpoint = head.endpoint(), "a request that was passed on was not answered");
-                        if !may_repeat(&head) {
+                        if !self.may_repeat(&head) {
                             return Err(ApiError::unavailable(
                                 "The request may or may not have been served",
                                 Duration::from_secs(1),
@@ -186,11 +214,11 @@ impl Forwarding {
         Err(ApiError::unavailable("No process can serve this at the moment", Duration::from_secs(1)))
     }
 
-    /// Passes a request on; `None` if the process lost its part meanwhile and the request may be given to its heir. What a
-    /// process that was replaced still has under way is refused by the database.
+    /// Passes a request on; `None` if the process lost its part meanwhile, or was not heard of any more, and the request may be
+    /// given to its heir. What a process that was replaced still has under way is refused by the database, or does no harm.
     async fn pass_on(&self, address: &Address, head: &RequestHead, target: Target) -> Option<Passed> {
         let passing = self.peers.pass_on(address, head);
-        if !may_repeat(head) || !matches!(target, Target::Shard(_)) {
+        if !self.may_repeat(head) || matches!(target, Target::Any | Target::AnyShard) {
             return Some(passing.await);
         }
         let mut assignment = self.assignment.clone();
@@ -219,12 +247,6 @@ impl Around for Forwarding {
     ) -> BoxFuture<'static, Result<RawResponse, ApiError>> {
         Box::pin(async move { self.serve(head, next).await })
     }
-}
-
-/// Whether a request that was served twice did no more than one that was served once: `PUT` by its transaction id, or because
-/// it says what is to be. A `POST` may have made something.
-fn may_repeat(head: &RequestHead) -> bool {
-    head.method() != http::Method::POST
 }
 
 /// The part of an access token that is the same for all tokens of a user.

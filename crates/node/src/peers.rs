@@ -18,7 +18,7 @@ use reqwest::{
 pub(crate) const SECRET: HeaderName = HeaderName::from_static("x-myelin-secret");
 /// The address of the client whose request is passed on.
 pub(crate) const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("x-myelin-client-address");
-/// In an answer: the request is not this process's to serve.
+/// In an answer: the request is not this process's to serve. Names the process whose it is, or nobody.
 pub(crate) const ELSEWHERE: HeaderName = HeaderName::from_static("x-myelin-elsewhere");
 /// Requests that are passed on have this before their path.
 pub(crate) const FORWARD: &str = "/_myelin/forward";
@@ -81,8 +81,8 @@ impl std::fmt::Display for Address {
 pub(crate) enum Passed {
     /// An answer for the client.
     Answered(Answered),
-    /// The process says that another has to serve it.
-    Elsewhere,
+    /// The process says that another has to serve it, and maybe which.
+    Elsewhere(Option<String>),
     /// Nothing was sent.
     NotReached(reqwest::Error),
     /// It may or may not have been served.
@@ -149,8 +149,10 @@ impl Peers {
     /// Passes a client's request on.
     pub async fn pass_on(&self, to: &Address, head: &RequestHead) -> Passed {
         match self.try_pass_on(to, head).await {
-            Ok(answer) if answer.headers.contains_key(ELSEWHERE) => Passed::Elsewhere,
-            Ok(answer) => Passed::Answered(answer),
+            Ok(answer) => match answer.headers.get(ELSEWHERE) {
+                Some(holder) => Passed::Elsewhere(holder.to_str().ok().map(str::to_owned)),
+                None => Passed::Answered(answer),
+            },
             Err(error) if error.is_connect() || error.is_builder() => Passed::NotReached(error),
             Err(error) => Passed::Lost(error),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use myelin_http::{ApiError, RawRequest, RawResponse, Router, Routes};
-use myelin_rooms::RoomError;
+use myelin_rooms::{RoomError, Rooms};
 use serde::Serialize;
 
 use crate::{
@@ -48,6 +48,19 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// What a process answers that does not have the part of a duty which a request is about: who has it, as far as it knows.
+    fn elsewhere(&self, shard: Option<u8>) -> RawResponse {
+        let assignment = self.reporter.rooms.as_ref().and_then(Rooms::writers);
+        let holder = shard.zip(assignment).and_then(|(shard, assignment)| {
+            let name = assignment.borrow().holder(shard.into()).map(|holder| holder.name.clone())?;
+            http::HeaderValue::from_str(&name).ok()
+        });
+        let holder = holder.unwrap_or_else(|| http::HeaderValue::from_static(""));
+        RawResponse::empty(StatusCode::MISDIRECTED_REQUEST).with_header(ELSEWHERE, holder)
+    }
+}
+
 async fn forward(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {
     serving.check(&request)?;
     let clients = serving.clients.as_ref().ok_or_else(ApiError::unrecognized)?;
@@ -64,8 +77,11 @@ async fn forward(serving: Serving, request: RawRequest) -> Result<RawResponse, A
     serving.reporter.horizon.reach().await;
     let client = head.header(CLIENT_ADDRESS).and_then(|address| address.parse().ok());
     match clients.try_call(passed, client, head.draining().clone()).await {
-        Err(error) if error.is_elsewhere().is_some() => Ok(elsewhere()),
-        outcome => outcome,
+        Err(error) => match error.is_elsewhere() {
+            Some(shard) => Ok(serving.elsewhere(shard)),
+            None => Err(error),
+        },
+        Ok(answer) => Ok(answer),
     }
 }
 
@@ -75,15 +91,9 @@ async fn update_profile(serving: Serving, request: RawRequest) -> Result<RawResp
     let UpdateProfile { room_id, user_id, profile } = request.json()?;
     match rooms.update_profile_in(&room_id, &user_id, &profile).await {
         Ok(()) => json(&()),
-        Err(RoomError::NotHere(_)) => Ok(elsewhere()),
+        Err(RoomError::NotHere(shard)) => Ok(serving.elsewhere(shard)),
         Err(error) => Err(ApiError::internal(error)),
     }
-}
-
-/// What a process answers that does not have the part of a duty which a request is about.
-fn elsewhere() -> RawResponse {
-    let answer = RawResponse::empty(StatusCode::MISDIRECTED_REQUEST);
-    answer.with_header(ELSEWHERE, http::HeaderValue::from_static("1"))
 }
 
 async fn status(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {

@@ -27,6 +27,30 @@ pub struct Operation {
     pub pool: Pool,
 }
 
+impl Operation {
+    /// Whether a request that was served twice does no more than one that was served once: all but `POST` by HTTP's own rules
+    /// or by their transaction id, and those `POST`s that only ask, or say what is to be.
+    pub fn may_repeat(&self) -> bool {
+        self.method != Method::POST || REPEATABLE_POSTS.contains(&self.name.as_str())
+    }
+}
+
+/// `POST` operations that ask, or say what is to be.
+const REPEATABLE_POSTS: [&str; 12] = [
+    "defineFilter",
+    "forgetRoom",
+    "joinRoom",
+    "joinRoomById",
+    "leaveRoom",
+    "postReceipt",
+    "queryKeys",
+    "queryPublicRooms",
+    "search",
+    "searchUserDirectory",
+    "setReadMarker",
+    "uploadKeys",
+];
+
 /// An enum that is written as one word in the table.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -255,6 +279,23 @@ mod tests {
         check(Method::PATCH, "/_matrix/client/v3/sync", None);
         check(Method::GET, "/_matrix/client/v3/nothing", None);
         check(Method::GET, "", None);
+    }
+
+    #[test]
+    fn posts_that_may_be_repeated_are_in_the_table() {
+        for name in REPEATABLE_POSTS {
+            assert!(
+                operations().iter().any(|operation| operation.name == name && operation.may_repeat()),
+                "{name}"
+            );
+        }
+        let check = |name: &str, may| {
+            let operation = operations().iter().find(|operation| operation.name == name);
+            assert_eq!(operation.map(Operation::may_repeat), Some(may), "{name}");
+        };
+        check("sendMessage", true);
+        check("createRoom", false);
+        check("claimKeys", false);
     }
 
     #[test]
