@@ -16,6 +16,8 @@ use myelin_storage::{Database, StorageError, strings::Strings};
 use myelin_sync::{Sync, SyncServices};
 use myelin_types::Clock;
 
+use crate::status::Queues;
+
 /// Memory for the account data of active users, in bytes.
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;
 /// Memory for the current states of rooms that are read, in bytes.
@@ -35,12 +37,13 @@ pub(crate) struct Parts<'a> {
     /// The other processes, if there are any.
     pub notices: Option<&'a Notices>,
     pub horizon: &'a Horizon,
+    pub queues: &'a Queues,
 }
 
 /// All services, their streams opened and written under the session, and joined with those of other processes.
 pub(crate) async fn compose(parts: Parts<'_>) -> Result<Services, ComposeError> {
-    let Parts { config, database, session, signing_key, notices, horizon } = parts;
-    let mut streams = Streams { database, session, horizon, joining: Vec::new() };
+    let Parts { config, database, session, signing_key, notices, horizon, queues } = parts;
+    let mut streams = Streams { database, session, horizon, queues, joining: Vec::new() };
     let clock = Clock::System;
     let settings = Settings::new(config);
     let (account_data_feed, writer) = streams.open().await?;
@@ -143,6 +146,7 @@ struct Streams<'a> {
     database: &'a Database,
     session: &'a Session,
     horizon: &'a Horizon,
+    queues: &'a Queues,
     joining: Vec<Join>,
 }
 
@@ -151,6 +155,8 @@ impl Streams<'_> {
         let feed = Feed::open(self.database.clone()).await?;
         let writer = StreamWriter::start(self.database.clone(), self.session.clone(), feed.clone());
         self.horizon.add(&feed);
+        let queue = writer.clone();
+        self.queues.add(format!("write {}", S::NAME), move || queue.waiting());
         let joined = feed.clone();
         self.joining.push(Box::new(move |notices| notices.join(&joined)));
         Ok((feed, writer))

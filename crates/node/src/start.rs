@@ -18,8 +18,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    Failure, Role, duties::Duties, failure, forward::Forwarding, listeners, peers::Peers, postgres, redis,
-    replication_api, requests::Writers, services, status::Reporter,
+    Failure, Role,
+    duties::Duties,
+    failure,
+    forward::Forwarding,
+    listeners,
+    peers::Peers,
+    postgres, redis, replication_api,
+    requests::Writers,
+    services,
+    status::{Queues, Reporter},
 };
 
 /// How long a former process of the same name may take to end.
@@ -89,6 +97,12 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
 
     let notices = redis.map(Notices::start).transpose().map_err(Failure::of(Exit::Configuration))?;
     let horizon = Horizon::new(database.clone());
+    let queues = Queues::default();
+    let asking = horizon.clone();
+    queues.add("look", move || asking.waiting());
+    if let Some(notices) = notices.clone() {
+        queues.add("publish", move || notices.waiting());
+    }
     if let Some(address) = peers.own_address(&config) {
         session.set_address(&address.to_string()).await.map_err(Failure::of(Exit::Database))?;
     }
@@ -101,6 +115,7 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
                 signing_key,
                 notices: notices.as_ref(),
                 horizon: &horizon,
+                queues: &queues,
             };
             let services = services::compose(parts).await.map_err(Failure::of(Exit::Database))?;
             for (stream, writers) in config.workers.stream_writers.by_stream() {
@@ -125,6 +140,7 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
         horizon: horizon.clone(),
         rooms: app.as_ref().map(|app| app.rooms.clone()),
         shares: duties.shares(),
+        queues,
     });
 
     let mut server = Server::new(ServerOptions::default(), Draining::default());

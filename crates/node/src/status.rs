@@ -1,12 +1,13 @@
 //! What a process tells operators of itself.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use myelin_daemon::Readiness;
 use myelin_leases::Share;
 use myelin_replication::Horizon;
 use myelin_rooms::Rooms;
 use myelin_storage::Database;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::Role;
@@ -31,7 +32,7 @@ pub(crate) struct Status {
     /// By stream, how far the process is.
     streams: BTreeMap<&'static str, StreamStatus>,
     /// By queue, how many wait.
-    queues: BTreeMap<&'static str, usize>,
+    queues: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,6 +51,23 @@ pub(crate) struct Reporter {
     pub horizon: Horizon,
     pub rooms: Option<Rooms>,
     pub shares: Vec<(&'static str, Share)>,
+    pub queues: Queues,
+}
+
+/// The queues of a process: what each is called, and how to tell how many wait in it. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Queues(Arc<Mutex<Vec<(String, Length)>>>);
+
+type Length = Box<dyn Fn() -> usize + Send + Sync>;
+
+impl Queues {
+    pub fn add(&self, name: impl Into<String>, length: impl Fn() -> usize + Send + Sync + 'static) {
+        self.0.lock().push((name.into(), Box::new(length)));
+    }
+
+    fn lengths(&self) -> BTreeMap<String, usize> {
+        self.0.lock().iter().map(|(name, length)| (name.clone(), length())).collect()
+    }
 }
 
 impl Reporter {
@@ -72,7 +90,7 @@ impl Reporter {
             conditions,
             leases: shares.chain(rooms).filter(|(_, held)| *held > 0).collect(),
             streams: lags.into_iter().map(stream).collect(),
-            queues: BTreeMap::new(),
+            queues: self.queues.lengths(),
         }
     }
 }

@@ -89,6 +89,11 @@ impl Horizon {
         }
     }
 
+    /// How many requests wait for the next question to the database.
+    pub fn waiting(&self) -> usize {
+        self.waiting.max_capacity() - self.waiting.capacity()
+    }
+
     /// How far each feed is behind.
     ///
     /// # Errors

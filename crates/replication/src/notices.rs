@@ -262,6 +262,11 @@ impl Notices {
         (inlet, queue)
     }
 
+    /// How many messages wait to be published.
+    pub fn waiting(&self) -> usize {
+        self.0.outgoing.max_capacity() - self.0.outgoing.capacity()
+    }
+
     /// Whether there is a connection to Redis.
     pub fn is_connected(&self) -> bool {
         self.0.subscriber.is_connected()

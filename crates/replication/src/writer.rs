@@ -107,6 +107,11 @@ impl<S: Stream> StreamWriter<S> {
         &self.feed
     }
 
+    /// How many requests wait for the next transaction.
+    pub fn waiting(&self) -> usize {
+        self.jobs.max_capacity() - self.jobs.capacity()
+    }
+
     /// Writes rows, together and in order, and gives their ids once they are committed and every subscriber of this
     /// process has seen them.
     ///

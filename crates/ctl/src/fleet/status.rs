@@ -153,7 +153,8 @@ fn table(reports: &[Report]) -> String {
     let heads = ["PROCESS", "ROLE", "VERSION", "PID", "STATE", "LEASES", "LAG", "QUEUES"].map(str::to_owned);
     let rows = reports.iter().map(|report| {
         let counts = |counts: &BTreeMap<String, u64>| {
-            let words: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            let present = counts.iter().filter(|(_, count)| **count > 0);
+            let words: Vec<String> = present.map(|(name, count)| format!("{name} {count}")).collect();
             if words.is_empty() { "-".to_owned() } else { words.join(", ") }
         };
         let unmet: Vec<&str> =
@@ -212,7 +213,7 @@ mod tests {
             conditions: [("database".to_owned(), true)].into(),
             leases: [("events".to_owned(), 64)].into(),
             streams: [("events".to_owned(), Stream::default())].into(),
-            queues: BTreeMap::new(),
+            queues: [("look".to_owned(), 0), ("write events".to_owned(), 5)].into(),
         };
         let behind = Stream { position: "3".to_owned(), lag: 7 };
         let ill = Report {
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(
             table(&[well, ill]),
             "PROCESS  ROLE            VERSION  PID  STATE                   LEASES     LAG       QUEUES\n\
-             main     main            0.1.0    12   ready                   events 64  0         -\n\
+             main     main            0.1.0    12   ready                   events 64  0         write events 5\n\
              w1       generic-worker  -        -    not ready: no database  -          events 7  -\n"
         );
     }
