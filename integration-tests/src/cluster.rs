@@ -1,23 +1,25 @@
 //! A homeserver of many processes, on a database and a Redis of its own.
 
+mod ends;
+mod files;
+
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
-use myelin_testing::{TestDatabase, TestRedis, certificate, free_port};
-use serde_json::{Value, json};
+use myelin_testing::{TestDatabase, TestRedis};
+use serde_json::Value;
 use tempfile::TempDir;
 
+use self::files::{Plan, is_client_facing};
 use crate::{
     Api, Options, User,
     daemon::{Daemon, Invocation, program},
-    server::{SIGNING_KEY, Said, configuration},
+    server::{SIGNING_KEY, Said},
 };
-
-/// The secret that the processes of a cluster share.
-const SECRET: &str = "of no use outside of this test";
 
 /// Which processes there are beside main.
 #[derive(Clone, Debug)]
@@ -28,87 +30,58 @@ pub struct Topology {
     pub workers: usize,
     /// One of each other daemon.
     pub others: bool,
+    /// With [`Topology::others`], how many senders to other servers: `federation1`, `federation2`, ….
+    pub federation_senders: usize,
     /// Whether processes speak TLS to each other.
     pub tls: bool,
     /// Settings of all processes.
     pub options: Options,
+    /// Settings of single processes, by name.
+    pub own_options: BTreeMap<String, Value>,
+    /// Where other processes are told to reach a process, by name: a port that isn't its own.
+    pub reached_at: BTreeMap<String, u16>,
+    /// What single processes find in their environment, by name.
+    pub environment: BTreeMap<String, Vec<(String, OsString)>>,
+    /// Where the programs of the processes are, if not beside the test.
+    pub programs: Option<PathBuf>,
 }
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { event_writers: 2, workers: 2, others: false, tls: false, options: Options::default() }
+        Self {
+            event_writers: 2,
+            workers: 2,
+            others: false,
+            federation_senders: 1,
+            tls: false,
+            options: Options::default(),
+            own_options: BTreeMap::new(),
+            reached_at: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            programs: None,
+        }
     }
 }
 
-/// The daemons that a cluster may have one of each of: program, `worker_app`, name.
-const OTHERS: [(&str, &str, &str); 5] = [
-    ("myelin-pusher", "synapse.app.pusher", "pusher1"),
-    ("myelin-appservice-sender", "synapse.app.appservice", "appservice1"),
-    ("myelin-federation-sender", "synapse.app.federation_sender", "federation1"),
-    ("myelin-media-repo", "synapse.app.media_repository", "media1"),
-    ("myelin-user-dir", "synapse.app.user_dir", "users1"),
-];
+impl Topology {
+    /// All kinds of processes, two of each kind that shares its work.
+    pub fn full() -> Self {
+        Self { others: true, federation_senders: 2, ..Self::default() }
+    }
+}
 
 /// A homeserver of many processes under test. All of it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     daemons: Vec<Daemon>,
+    plans: Vec<Plan>,
+    topology: Topology,
     /// Some processes are not children of ours.
     is_controlled: bool,
     redis: Option<TestRedis>,
     // Dropped after the processes, which use both.
     database: TestDatabase,
     folder: TempDir,
-}
-
-/// A process to be: its program and name, what it listens on, and its own file.
-struct Plan {
-    program: &'static str,
-    app: Option<&'static str>,
-    name: String,
-    port: u16,
-    replication_port: u16,
-    tls: bool,
-}
-
-impl Plan {
-    fn new(program: &'static str, app: Option<&'static str>, name: impl Into<String>) -> Self {
-        Self { program, app, name: name.into(), port: free_port(), replication_port: free_port(), tls: false }
-    }
-
-    fn listeners(&self) -> Value {
-        json!([
-            {
-                "port": self.port, "type": "http", "bind_addresses": ["127.0.0.1"], "x_forwarded": true,
-                "resources": [{ "names": ["client", "federation"] }],
-            },
-            {
-                "port": self.replication_port, "type": "http", "bind_addresses": ["127.0.0.1"], "tls": self.tls,
-                "resources": [{ "names": ["replication"] }],
-            },
-        ])
-    }
-
-    fn instance(&self) -> Value {
-        // The name that the certificate is for.
-        let host = if self.tls { "localhost" } else { "127.0.0.1" };
-        json!({ "host": host, "port": self.replication_port, "tls": self.tls })
-    }
-
-    /// Who speaks TLS trusts the authority of the tests.
-    fn environment(&self) -> Vec<(String, OsString)> {
-        let authority = self.tls.then(|| ("SSL_CERT_FILE".to_owned(), certificate("ca.crt").into()));
-        authority.into_iter().collect()
-    }
-
-    fn worker_file(&self, folder: &Path) -> Value {
-        json!({
-            "worker_app": self.app,
-            "worker_name": self.name,
-            "worker_listeners": self.listeners(),
-            "worker_pid_file": folder.join(format!("{}.pid", self.name)),
-        })
-    }
 }
 
 impl Cluster {
@@ -126,20 +99,30 @@ impl Cluster {
 
     /// As [`Cluster::start`], on a Redis that others use too.
     pub async fn start_on(redis: PathBuf, topology: Topology) -> Self {
-        let database = TestDatabase::empty().await;
+        Self::start_in(TestDatabase::empty().await, redis, topology).await
+    }
+
+    /// As [`Cluster::start`], on a database and a Redis of the test's choice.
+    pub async fn start_in(database: TestDatabase, redis: PathBuf, topology: Topology) -> Self {
         let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
-        let plans = plans(&topology);
-        let writers: Vec<String> =
-            (1..=topology.event_writers).map(|number| format!("events{number}")).collect();
-        let shared = shared_file(topology.options, &plans, &writers, &database, &redis, folder.path());
+        let plans = files::plans(&topology);
+        let shared = files::shared_file(&topology, &plans, &database, &redis, folder.path());
         let write = |name: &str, text: String| {
             fs::write(folder.path().join(name), text).expect("a new folder can be written to");
         };
         write("signing.key", SIGNING_KEY.to_owned());
         write("homeserver.yaml", format!("{shared:#}\n"));
         fs::create_dir(folder.path().join("workers")).expect("a new folder can be written to");
-        let mut cluster = Self { daemons: Vec::new(), is_controlled: false, redis: None, database, folder };
-        for plan in &plans {
+        let mut cluster = Self {
+            daemons: Vec::new(),
+            plans: Vec::new(),
+            topology,
+            is_controlled: false,
+            redis: None,
+            database,
+            folder,
+        };
+        for plan in plans {
             cluster.spawn(plan);
         }
         for daemon in &mut cluster.daemons {
@@ -148,23 +131,45 @@ impl Cluster {
         cluster
     }
 
-    fn spawn(&mut self, plan: &Plan) {
+    fn spawn(&mut self, plan: Plan) {
         let folder = self.folder.path();
+        let write = |path: &Path, file: Value| {
+            fs::write(path, format!("{file:#}\n")).expect("a new folder can be written to");
+        };
         let mut config_paths = vec![folder.join("homeserver.yaml")];
-        if plan.app.is_some() {
+        let own = self.topology.own_options.get(&plan.name).cloned();
+        if let Some(mut file) = plan.worker_file(folder) {
+            if let (Some(file), Some(Value::Object(own))) = (file.as_object_mut(), own) {
+                file.extend(own);
+            }
             let path = folder.join("workers").join(format!("{}.yaml", plan.name));
-            fs::write(&path, format!("{:#}\n", plan.worker_file(folder)))
-                .expect("a new folder can be written to");
+            write(&path, file);
+            config_paths.push(path);
+        } else if let Some(own) = own {
+            let path = folder.join("main.yaml");
+            write(&path, own);
             config_paths.push(path);
         }
+        let own_environment = self.topology.environment.get(&plan.name).cloned().unwrap_or_default();
         self.daemons.push(Daemon::start(Invocation {
             program: plan.program,
             name: plan.name.clone(),
             config_paths,
             folder: folder.to_owned(),
             port: plan.port,
-            environment: plan.environment(),
+            environment: [plan.environment(), own_environment].concat(),
+            programs: self.topology.programs.clone(),
         }));
+        self.plans.push(plan);
+    }
+
+    /// Changes the file that all processes share. Those that run don't notice before they are restarted.
+    fn change_shared_file(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.folder.path().join("homeserver.yaml");
+        let text = fs::read_to_string(&path).expect("the file was written");
+        let mut shared: Value = serde_json::from_str(&text).expect("it was written as JSON");
+        change(&mut shared);
+        fs::write(&path, format!("{shared:#}\n")).expect("the file can be written to");
     }
 
     /// Starts one more writer of rooms, which the others were not told of, and waits until it is ready.
@@ -173,16 +178,29 @@ impl Cluster {
     ///
     /// With its log, if it doesn't become ready.
     pub async fn add_event_writer(&mut self, name: &str) {
-        let path = self.folder.path().join("homeserver.yaml");
-        let text = fs::read_to_string(&path).expect("the file was written");
-        let mut shared: Value = serde_json::from_str(&text).expect("it was written as JSON");
-        let plan = Plan::new("myelin-generic-worker", Some("synapse.app.generic_worker"), name);
-        shared["instance_map"][name] = plan.instance();
-        if let Some(writers) = shared["stream_writers"]["events"].as_array_mut() {
-            writers.push(name.into());
-        }
-        fs::write(&path, format!("{shared:#}\n")).expect("the file can be written to");
-        self.spawn(&plan);
+        self.change_shared_file(|shared| {
+            if let Some(writers) = shared["stream_writers"]["events"].as_array_mut() {
+                writers.push(name.into());
+            }
+        });
+        self.add(Plan::new("myelin-generic-worker", Some("synapse.app.generic_worker"), name)).await;
+    }
+
+    /// Starts one more process of a kind that there is one of in [`Topology::others`], and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such kind, or with its log, if it doesn't become ready.
+    pub async fn add_other(&mut self, app: &str, name: &str) {
+        self.add(Plan::other(app, name)).await;
+    }
+
+    async fn add(&mut self, mut plan: Plan) {
+        plan.tls = self.topology.tls;
+        self.change_shared_file(|shared| {
+            shared["instance_map"][&plan.name] = plan.instance(plan.replication_port);
+        });
+        self.spawn(plan);
         let daemon = self.daemons.last_mut().expect("it was just started");
         daemon.wait_until_ready().await;
     }
@@ -193,13 +211,11 @@ impl Cluster {
     ///
     /// If it does not stop, or doesn't become ready.
     pub async fn remove_event_writer(&mut self, name: &str) {
-        let path = self.folder.path().join("homeserver.yaml");
-        let text = fs::read_to_string(&path).expect("the file was written");
-        let mut shared: Value = serde_json::from_str(&text).expect("it was written as JSON");
-        if let Some(writers) = shared["stream_writers"]["events"].as_array_mut() {
-            writers.retain(|writer| writer != name);
-        }
-        fs::write(&path, format!("{shared:#}\n")).expect("the file can be written to");
+        self.change_shared_file(|shared| {
+            if let Some(writers) = shared["stream_writers"]["events"].as_array_mut() {
+                writers.retain(|writer| writer != name);
+            }
+        });
         let daemon = self.daemon_mut(name);
         daemon.stop().await;
         daemon.start_again().await;
@@ -253,9 +269,18 @@ impl Cluster {
 
     /// The HTTP interface of all processes that serve clients: each request goes to the next one.
     pub fn everywhere(&self) -> Api {
-        let serving =
-            self.daemons.iter().filter(|daemon| !OTHERS.iter().any(|(.., name)| *name == daemon.name()));
-        Api::over(serving.map(|daemon| daemon.api().base().to_owned()).collect())
+        Api::over(self.serving().map(|daemon| daemon.api().base().to_owned()).collect())
+    }
+
+    /// The processes that serve clients, main first.
+    fn serving(&self) -> impl Iterator<Item = &Daemon> {
+        let serving = self.plans.iter().zip(&self.daemons).filter(|(plan, _)| is_client_facing(plan));
+        serving.map(|(_, daemon)| daemon)
+    }
+
+    /// Those of the processes that serve clients which were not ended by the test, main first.
+    pub fn running(&self) -> impl Iterator<Item = &Daemon> {
+        self.serving().filter(|daemon| self.is_controlled || daemon.process_id().is_some())
     }
 
     /// Registers a user at a process; the password is the name.
@@ -311,42 +336,4 @@ fn control(folder: &Path, command: &[&str]) -> std::process::Command {
     control.args(command).arg(folder.join("homeserver.yaml")).arg("-a").arg(folder.join("workers"));
     control.current_dir(folder);
     control
-}
-
-fn plans(topology: &Topology) -> Vec<Plan> {
-    let generic = |name: String| Plan::new("myelin-generic-worker", Some("synapse.app.generic_worker"), name);
-    let mut plans = vec![Plan::new("myelin-main", None, "main")];
-    plans.extend((1..=topology.event_writers).map(|number| generic(format!("events{number}"))));
-    plans.extend((1..=topology.workers).map(|number| generic(format!("worker{number}"))));
-    if topology.others {
-        plans.extend(OTHERS.map(|(program, app, name)| Plan::new(program, Some(app), name)));
-    }
-    plans.iter_mut().for_each(|plan| plan.tls = topology.tls);
-    plans
-}
-
-fn shared_file(
-    options: Options,
-    plans: &[Plan],
-    writers: &[String],
-    database: &TestDatabase,
-    redis: &Path,
-    folder: &Path,
-) -> Value {
-    let main = &plans[0];
-    let instances = plans.iter().map(|plan| (plan.name.clone(), plan.instance()));
-    let mut options = options
-        .set("listeners", main.listeners())
-        .set("redis", json!({ "enabled": true, "path": redis }))
-        .set("worker_replication_secret", json!(SECRET))
-        .set("instance_map", Value::Object(instances.collect()));
-    if main.tls {
-        options = options
-            .set("tls_certificate_path", json!(certificate("server.crt")))
-            .set("tls_private_key_path", json!(certificate("server.key")));
-    }
-    if !writers.is_empty() && !options.settings.contains_key("stream_writers") {
-        options = options.set("stream_writers", json!({ "events": writers }));
-    }
-    configuration(options, main.port, database, folder)
 }

@@ -34,8 +34,10 @@ pub struct Invocation {
     pub folder: PathBuf,
     /// The port of its listener for clients, which also tells whether it is ready.
     pub port: u16,
-    /// What its environment has beside this program's own.
+    /// What is added to its environment.
     pub environment: Vec<(String, OsString)>,
+    /// Where its program is, if not where all are.
+    pub programs: Option<PathBuf>,
 }
 
 /// A daemon under test. The process is ended when this is dropped.
@@ -190,13 +192,16 @@ fn spawn(invocation: &Invocation) -> anyhow::Result<Child> {
         .append(true)
         .open(invocation.log_file())
         .context("opening the log")?;
-    let program = program(invocation.program)?;
+    let program = match &invocation.programs {
+        Some(folder) => folder.join(invocation.program),
+        None => program(invocation.program)?,
+    };
     let config_paths = invocation.config_paths.iter().flat_map(|path| [Path::new("--config-path"), path]);
 
     Command::new(&program)
         .args(config_paths)
-        .current_dir(&invocation.folder)
         .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&invocation.folder)
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("opening the log twice")?)
         .stderr(log)

@@ -1,120 +1,60 @@
-//! What must hold of messages whatever happens to the servers, checked over all that the clients of a test did and saw.
+//! What must hold whatever happens to the servers, checked over all that the clients of a test did and saw.
 //!
-//! - Every event whose sending was answered 200 is in the timeline of every joined member, exactly once.
-//! - All members of a room see its events in one order, and a sender's own in the order in which they were answered.
-//! - A transaction ID makes one event, however often the request is repeated.
+//! - Every event whose sending was answered 200 is in the timeline of every joined member, exactly once; all members of a room
+//!   see its events in one order, and a sender's own in the order in which they were answered; a transaction ID makes one event,
+//!   however often the request is repeated (`messages`).
+//! - A message to a device arrives at least once (`to_device`).
+//! - Who shares a room with somebody is told when their devices change (`device_lists`).
+//! - Unread counts end equal to a recount of the timeline after the last receipt (`unread`).
+//! - The current state of a room equals a replay of its state events (`state`).
+//! - In the end every process is ready, has caught up with every stream and has not grown (`processes`).
 //!
 //! The driver of a test writes down a [`History`]; [`History::violations`] is the verdict.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fmt,
+mod device_lists;
+mod messages;
+mod processes;
+mod state;
+mod to_device;
+mod unread;
+
+use std::{fmt, time::Duration};
+
+pub use self::{
+    messages::{Acknowledged, Seen},
+    processes::ProcessEnd,
+    state::{State, StateEvent},
 };
-
-/// A sending that was answered 200.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acknowledged {
-    /// The room it was sent to.
-    pub room_id: String,
-    /// Who sent it.
-    pub sender: String,
-    /// Under which transaction ID. The event's body must be this, so that it is known even if nobody heard the answer.
-    pub txn_id: String,
-    /// The event ID that the server answered.
-    pub event_id: String,
-}
-
-/// An event in a member's timeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// The event's ID.
-    pub event_id: String,
-    /// Who sent it.
-    pub sender: String,
-    /// The content's `body`: for messages of the test, the transaction ID.
-    pub body: Option<String>,
-}
 
 /// All that the clients of a test did and saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    acknowledged: Vec<Acknowledged>,
-    // By room, then by member; ordered, so that violations are told in the same order each time.
-    timelines: BTreeMap<String, BTreeMap<String, Vec<Seen>>>,
+    messages: messages::Messages,
+    to_device: to_device::ToDevice,
+    device_lists: device_lists::DeviceLists,
+    unread: unread::Unread,
+    state: state::States,
+    processes: Vec<ProcessEnd>,
     pub(crate) failures: Vec<String>,
+    pub(crate) figures: Figures,
+}
+
+/// How long clients had to wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// The longest time in which nobody's message was acknowledged, while there was somebody who sent.
+    pub longest_pause: Duration,
+    /// From the last acknowledgment until everybody had seen everything.
+    pub seen_after: Duration,
 }
 
 /// A way in which a history is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// A member doesn't see an event that was answered 200.
-    Missing {
-        /// Who doesn't see it.
-        member: String,
-        /// What is missing.
-        acknowledged: Acknowledged,
-    },
-    /// A member sees an event several times.
-    Repeated {
-        /// The room.
-        room_id: String,
-        /// Who sees it.
-        member: String,
-        /// The event.
-        event_id: String,
-        /// How often it is seen.
-        times: usize,
-    },
-    /// Two members see two events in different orders.
-    DifferentOrder {
-        /// The room.
-        room_id: String,
-        /// The two members.
-        members: [String; 2],
-        /// Two events, in the order in which the first of the members sees them.
-        event_ids: [String; 2],
-    },
-    /// A member sees two events of one sender in another order than they were answered.
-    NotAsSent {
-        /// Who sees them so.
-        member: String,
-        /// Two sendings in the order in which they were answered.
-        acknowledged: [Box<Acknowledged>; 2],
-    },
-    /// One transaction ID of a sender made several events.
-    TransactionRepeated {
-        /// The room.
-        room_id: String,
-        /// The sender.
-        sender: String,
-        /// The transaction ID.
-        txn_id: String,
-        /// What it made.
-        event_ids: Vec<String>,
-    },
-}
+pub struct Violation(String);
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { member, acknowledged: Acknowledged { room_id, sender, txn_id, event_id } } => {
-                write!(f, "{member} doesn't see {event_id} in {room_id}, sent by {sender} as {txn_id}")
-            }
-            Self::Repeated { room_id, member, event_id, times } => {
-                write!(f, "{member} sees {event_id} in {room_id} {times} times")
-            }
-            Self::DifferentOrder { room_id, members: [one, other], event_ids: [first, second] } => {
-                write!(f, "in {room_id}, {one} sees {first} before {second}, but {other} after it")
-            }
-            Self::NotAsSent { member, acknowledged: [first, second] } => write!(
-                f,
-                "{member} sees {} in {} after {}, which {} sent later",
-                first.event_id, first.room_id, second.event_id, first.sender
-            ),
-            Self::TransactionRepeated { room_id, sender, txn_id, event_ids } => {
-                write!(f, "{txn_id} of {sender} made several events in {room_id}: {}", event_ids.join(", "))
-            }
-        }
+        f.write_str(&self.0)
     }
 }
 
@@ -122,34 +62,77 @@ impl History {
     /// Notes an answer of 200. The answers of one sender in one room are noted in the order in which they came, each
     /// before the next was sent.
     pub fn acknowledge(&mut self, acknowledged: Acknowledged) {
-        self.acknowledged.push(acknowledged);
+        self.messages.acknowledged.push(acknowledged);
     }
 
     /// Notes the whole timeline of a member who was joined before the first acknowledged event was sent.
     pub fn saw(&mut self, room_id: &str, member: &str, timeline: &[Seen]) {
-        self.timelines.entry(room_id.to_owned()).or_default().insert(member.to_owned(), timeline.to_vec());
+        self.messages
+            .timelines
+            .entry(room_id.to_owned())
+            .or_default()
+            .insert(member.to_owned(), timeline.to_vec());
+    }
+
+    /// Notes that a message to a device was answered 200, or that it arrived there.
+    pub fn message_to_device(&mut self, device: &str, message: &str, arrived: bool) {
+        self.to_device.note(device, message, arrived);
+    }
+
+    /// Notes that a user's devices changed while others, who share a room with them, were syncing, and which of these were told
+    /// so afterwards.
+    pub fn devices_changed(&mut self, user: &str, observers: &[&str], told: &[&str]) {
+        self.device_lists.note(user, observers, told);
+    }
+
+    /// Notes the last receipt of a member that was answered 200. The member posts none that lies before an earlier one.
+    pub fn read_up_to(&mut self, room_id: &str, member: &str, event_id: &str) {
+        self.unread.read_up_to(room_id, member, event_id);
+    }
+
+    /// Notes how many notifications a process says that a member has not read in the end.
+    pub fn unread(&mut self, room_id: &str, member: &str, process: &str, notifications: u64) {
+        self.unread.told(room_id, member, process, notifications);
+    }
+
+    /// Notes the state events of a room in the order of its timeline, from the first.
+    pub fn state_events(&mut self, room_id: &str, events: Vec<StateEvent>) {
+        self.state.happened(room_id, events);
+    }
+
+    /// Notes what a process says that the state of a room is in the end.
+    pub fn state(&mut self, room_id: &str, process: &str, state: State) {
+        self.state.told(room_id, process, state);
+    }
+
+    /// Notes how a process ended up.
+    pub fn process(&mut self, process: ProcessEnd) {
+        self.processes.push(process);
     }
 
     /// How many sendings were answered 200.
     pub fn acknowledged(&self) -> usize {
-        self.acknowledged.len()
+        self.messages.acknowledged.len()
+    }
+
+    /// How many requests failed, though they were repeated with success.
+    pub fn requests_failed(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// How long clients had to wait.
+    pub fn figures(&self) -> Figures {
+        self.figures
     }
 
     /// Everything that is wrong, nothing being best.
     pub fn violations(&self) -> Vec<Violation> {
-        let mut violations = self.repeated_transactions();
-        for (room_id, members) in &self.timelines {
-            let sent: Vec<_> = self.acknowledged.iter().filter(|sent| sent.room_id == *room_id).collect();
-            for (member, timeline) in members {
-                violations.extend(repetitions(room_id, member, timeline));
-                violations.extend(losses_and_swaps(member, timeline, &sent));
-            }
-            // One order for all is one order between each and the first.
-            let mut members = members.iter();
-            if let Some(first) = members.next() {
-                violations.extend(members.filter_map(|other| different_order(room_id, first, other)));
-            }
-        }
+        let mut violations = self.messages.violations();
+        violations.extend(self.to_device.violations());
+        violations.extend(self.device_lists.violations());
+        violations.extend(self.unread.violations(&self.messages));
+        violations.extend(self.state.violations());
+        violations.extend(self.processes.iter().flat_map(ProcessEnd::violations));
 
         violations
     }
@@ -174,214 +157,12 @@ impl History {
         let first: Vec<_> = violations.iter().take(20).map(|violation| format!("- {violation}\n")).collect();
         assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), first.concat());
     }
-
-    fn repeated_transactions(&self) -> Vec<Violation> {
-        let acknowledged =
-            self.acknowledged.iter().map(|sent| (&sent.room_id, &sent.sender, &sent.txn_id, &sent.event_id));
-        let seen = self.timelines.iter().flat_map(|(room_id, members)| {
-            members.values().flatten().filter_map(move |seen| {
-                seen.body.as_ref().map(|txn_id| (room_id, &seen.sender, txn_id, &seen.event_id))
-            })
-        });
-        let mut events: BTreeMap<_, Vec<&String>> = BTreeMap::new();
-        for (room_id, sender, txn_id, event_id) in acknowledged.chain(seen) {
-            let made = events.entry((room_id, sender, txn_id)).or_default();
-            if !made.contains(&event_id) {
-                made.push(event_id);
-            }
-        }
-
-        events
-            .into_iter()
-            .filter(|(_, made)| made.len() > 1)
-            .map(|((room_id, sender, txn_id), made)| Violation::TransactionRepeated {
-                room_id: room_id.clone(),
-                sender: sender.clone(),
-                txn_id: txn_id.clone(),
-                event_ids: made.into_iter().cloned().collect(),
-            })
-            .collect()
-    }
 }
 
-/// Events that a member sees more than once.
-fn repetitions(room_id: &str, member: &str, timeline: &[Seen]) -> Vec<Violation> {
-    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-    for seen in timeline {
-        *times.entry(&seen.event_id).or_default() += 1;
-    }
-
-    times
-        .into_iter()
-        .filter(|(_, times)| *times > 1)
-        .map(|(event_id, times)| Violation::Repeated {
-            room_id: room_id.to_owned(),
-            member: member.to_owned(),
-            event_id: event_id.to_owned(),
-            times,
-        })
-        .collect()
-}
-
-/// Acknowledged events that a member doesn't see, or sees in another order than their sender's.
-fn losses_and_swaps(member: &str, timeline: &[Seen], sent: &[&Acknowledged]) -> Vec<Violation> {
-    let places = places(timeline);
-    let mut violations = Vec::new();
-    let mut latest: HashMap<&str, (usize, &Acknowledged)> = HashMap::new();
-    for &acknowledged in sent {
-        let Some(&place) = places.get(acknowledged.event_id.as_str()) else {
-            violations
-                .push(Violation::Missing { member: member.to_owned(), acknowledged: acknowledged.clone() });
-            continue;
-        };
-        match latest.get(acknowledged.sender.as_str()) {
-            Some(&(before, earlier)) if before > place => violations.push(Violation::NotAsSent {
-                member: member.to_owned(),
-                acknowledged: [earlier, acknowledged].map(|sent| Box::new(sent.clone())),
-            }),
-            _ => drop(latest.insert(&acknowledged.sender, (place, acknowledged))),
-        }
-    }
-
-    violations
-}
-
-/// The first two events that both members see, but in different orders.
-fn different_order(
-    room_id: &str,
-    (one, theirs): (&String, &Vec<Seen>),
-    (other, others): (&String, &Vec<Seen>),
-) -> Option<Violation> {
-    let places = places(others);
-    let mut once = HashSet::new();
-    let shared: Vec<_> = theirs
-        .iter()
-        .filter(|seen| once.insert(seen.event_id.as_str()))
-        .filter_map(|seen| places.get(seen.event_id.as_str()).map(|place| (seen.event_id.clone(), *place)))
-        .collect();
-    let (first, second) =
-        shared.iter().zip(shared.iter().skip(1)).find(|(first, second)| first.1 > second.1)?;
-
-    Some(Violation::DifferentOrder {
-        room_id: room_id.to_owned(),
-        members: [one.clone(), other.clone()],
-        event_ids: [first.0.clone(), second.0.clone()],
-    })
-}
-
-/// Where each event is seen first.
-fn places(timeline: &[Seen]) -> HashMap<&str, usize> {
-    let mut places = HashMap::new();
-    for (place, seen) in timeline.iter().enumerate() {
-        places.entry(seen.event_id.as_str()).or_insert(place);
-    }
-
-    places
-}
-
+/// What a history is found guilty of, for the tests of each invariant.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The history of one room: what was answered, as `sender/txn=event`, and what each member saw, as
-    /// `sender/txn=event` again, or `event` alone for one that is no message of the test.
-    fn history(acknowledged: &str, timelines: &[(&str, &str)]) -> History {
-        let mut history = History::default();
-        for sent in acknowledged.split_whitespace() {
-            let (sender, txn_id, event_id) = parse(sent);
-            let txn_id = txn_id.expect("what is answered has a transaction");
-            history.acknowledge(Acknowledged { room_id: "!r".to_owned(), sender, txn_id, event_id });
-        }
-        for (member, timeline) in timelines {
-            let timeline: Vec<_> = timeline
-                .split_whitespace()
-                .map(parse)
-                .map(|(sender, body, event_id)| Seen { event_id, sender, body })
-                .collect();
-            history.saw("!r", member, &timeline);
-        }
-
-        history
-    }
-
-    fn parse(text: &str) -> (String, Option<String>, String) {
-        match text.split_once('=').and_then(|(left, event_id)| Some((left.split_once('/')?, event_id))) {
-            Some(((sender, txn_id), event_id)) => {
-                (sender.to_owned(), Some(txn_id.to_owned()), event_id.to_owned())
-            }
-            None => ("somebody".to_owned(), None, text.to_owned()),
-        }
-    }
-
-    #[track_caller]
-    fn check(acknowledged: &str, timelines: &[(&str, &str)], violations: &[&str]) {
-        let found: Vec<_> =
-            history(acknowledged, timelines).violations().iter().map(ToString::to_string).collect();
-        assert_eq!(found, violations);
-    }
-
-    #[test]
-    fn a_good_history_has_no_violations() {
-        check("", &[], &[]);
-        check(
-            "a/1=$1 b/1=$2 a/2=$3",
-            &[("a", "$create a/1=$1 b/1=$2 $other a/2=$3"), ("b", "a/1=$1 b/1=$2 $other a/2=$3")],
-            &[],
-        );
-        // Two senders answered at about the same time may be persisted in either order.
-        check("a/1=$1 b/1=$2", &[("a", "b/1=$2 a/1=$1"), ("b", "b/1=$2 a/1=$1")], &[]);
-        // Sent, but the answer was lost with the server: it may be there or not.
-        check("a/1=$1", &[("a", "a/1=$1 a/2=$2"), ("b", "a/1=$1 a/2=$2")], &[]);
-    }
-
-    #[test]
-    fn a_lost_event_is_found() {
-        check(
-            "a/1=$1 a/2=$2",
-            &[("a", "a/1=$1 a/2=$2"), ("b", "a/1=$1")],
-            &["b doesn't see $2 in !r, sent by a as 2"],
-        );
-    }
-
-    #[test]
-    fn a_repeated_event_is_found_even_if_it_is_no_message() {
-        check("a/1=$1", &[("a", "a/1=$1"), ("b", "a/1=$1 a/1=$1")], &["b sees $1 in !r 2 times"]);
-        check("", &[("a", "$join $x $join $join")], &["a sees $join in !r 3 times"]);
-    }
-
-    #[test]
-    fn members_that_disagree_on_the_order_are_found() {
-        check(
-            "a/1=$1 b/1=$2",
-            &[("a", "a/1=$1 b/1=$2"), ("b", "b/1=$2 a/1=$1"), ("c", "a/1=$1 b/1=$2")],
-            &["in !r, a sees $1 before $2, but b after it"],
-        );
-        // Events that one of them doesn't see stand between.
-        check("", &[("a", "$1 $x $2"), ("b", "$2 $y $1")], &["in !r, a sees $1 before $2, but b after it"]);
-    }
-
-    #[test]
-    fn a_senders_events_in_another_order_than_sent_are_found() {
-        check(
-            "a/1=$1 a/2=$2 a/3=$3",
-            &[("a", "a/2=$2 a/1=$1 a/3=$3")],
-            &["a sees $1 in !r after $2, which a sent later"],
-        );
-    }
-
-    #[test]
-    fn a_transaction_that_made_two_events_is_found() {
-        // The repetition was answered with another event.
-        check("a/1=$1 a/1=$2", &[("a", "a/1=$1 a/1=$2")], &["1 of a made several events in !r: $1, $2"]);
-        // The first answer never came, but the event is there.
-        check("a/1=$2", &[("a", "a/1=$1 a/1=$2")], &["1 of a made several events in !r: $2, $1"]);
-        // The same transaction ID of another sender is another transaction.
-        check("a/1=$1 b/1=$2", &[("a", "a/1=$1 b/1=$2")], &[]);
-    }
-
-    #[test]
-    #[should_panic(expected = "1 violations:\n- b doesn't see $1 in !r, sent by a as 1")]
-    fn a_violation_fails_the_test() {
-        history("a/1=$1", &[("a", "a/1=$1"), ("b", "")]).assert_holds();
-    }
+#[track_caller]
+fn check(history: &History, violations: &[&str]) {
+    let found: Vec<_> = history.violations().iter().map(ToString::to_string).collect();
+    assert_eq!(found, violations);
 }

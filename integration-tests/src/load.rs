@@ -1,25 +1,22 @@
 //! Many rooms in which people talk at the same time, while a test breaks something.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod audit;
+mod collect;
+mod progress;
+mod talk;
+
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{join, join_all};
 use serde_json::json;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::time::Instant;
 
-use crate::{
-    Api, Timelines, User,
-    invariants::{Acknowledged, History},
+use self::{
+    collect::{Device, collect},
+    progress::Progress,
+    talk::{Speaker, Spoken},
 };
+use crate::{Api, User, invariants::History};
 
 /// How long the whole of a load may take, servers being killed and started in the middle of it.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -42,11 +39,44 @@ pub struct Plan {
     pub messages: usize,
     /// How long each of them waits between two messages.
     pub pause: Duration,
+    /// Whether they go on sending, more messages than that, until the test has done what it wanted.
+    pub until_done: bool,
+    /// After how many messages each of them does something else: writes to a device, reads, changes the state of the room or its
+    /// keys. Zero for never.
+    pub extras_every: usize,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { users: 10, rooms: 30, members: 4, senders: 2, messages: 10, pause: Duration::ZERO }
+        Self {
+            users: 10,
+            rooms: 30,
+            members: 4,
+            senders: 2,
+            messages: 10,
+            pause: Duration::ZERO,
+            until_done: false,
+            extras_every: 0,
+        }
+    }
+}
+
+impl Plan {
+    /// A conversation that goes on for as long as something is broken, with a bit of everything that clients do.
+    pub fn steady() -> Self {
+        Self {
+            rooms: 16,
+            messages: 12,
+            pause: Duration::from_millis(250),
+            until_done: true,
+            extras_every: 3,
+            ..Self::default()
+        }
+    }
+
+    /// How many messages are sent at least.
+    pub fn total(&self) -> usize {
+        self.rooms * self.senders * self.messages
     }
 }
 
@@ -77,7 +107,10 @@ impl Load {
             join_all((0..plan.users).map(async |n| User::register(api, &format!("user{n}")).await)).await;
         let rooms = join_all((0..plan.rooms).map(async |n| {
             let members: Vec<_> = (0..plan.members).map(|m| (n + m) % plan.users).collect();
-            let id = users[members[0]].create_room(json!({ "preset": "public_chat" })).await;
+            let everyone_may_change_it = json!({ "state_default": 0 });
+            let room =
+                json!({ "preset": "public_chat", "power_level_content_override": everyone_may_change_it });
+            let id = users[members[0]].create_room(room).await;
             join_all(members[1..].iter().map(async |member| users[*member].join(&id).await)).await;
             Room { id, members }
         }))
@@ -87,167 +120,78 @@ impl Load {
     }
 
     /// Lets everyone talk; when half of the messages are acknowledged, does what the test wants meanwhile. Requests
-    /// that fail are repeated under their transaction IDs, as clients do. Returns when every message was seen by every
-    /// member, or the time is over.
+    /// that fail are repeated under their transaction IDs, as clients do. Returns when everything was seen by everybody,
+    /// or the time is over.
     ///
     /// # Panics
     ///
     /// If not all messages can be sent in time.
-    pub async fn run(self, meanwhile: impl AsyncFnOnce()) -> History {
-        let deadline = Instant::now() + LIMIT;
-        let half = self.rooms.len() * self.plan.senders * self.plan.messages / 2;
-        let progress = Arc::new(Progress {
-            half,
-            acknowledged: AtomicUsize::new(0),
-            reached: Notify::new(),
-            failures: Mutex::default(),
-        });
-
-        let devices = (0..self.users.len())
-            .map(|user| tokio::spawn(collect(self.expectations(user), Arc::clone(&progress), deadline)));
-        let devices: Vec<_> = devices.collect();
-        let senders: Vec<_> = self
-            .rooms
-            .iter()
-            .flat_map(|room| {
-                room.members[..self.plan.senders].iter().map(|member| (room.id.clone(), *member))
-            })
-            .map(|(room_id, member)| {
-                tokio::spawn(talk(
-                    self.users[member].clone(),
-                    room_id,
-                    (self.plan.messages, self.plan.pause),
-                    Arc::clone(&progress),
-                    deadline,
-                ))
-            })
+    pub async fn run(&self, meanwhile: impl AsyncFnOnce()) -> History {
+        let progress = Arc::new(Progress::new(Instant::now() + LIMIT, self.plan.total() / 2));
+        let devices: Vec<_> = (0..self.users.len())
+            .map(|user| tokio::spawn(collect(self.device(user), Arc::clone(&progress))))
             .collect();
+        let talks: Vec<_> =
+            self.speakers().map(|speaker| tokio::spawn(speaker.talk(Arc::clone(&progress)))).collect();
         let at_half = async {
-            progress.reached.notified().await;
+            progress.wait_for_half().await;
             meanwhile().await;
+            progress.done();
         };
-        let (sent, ()) = join(join_all(senders), at_half).await;
+        let (spoken, ()) = join(join_all(talks), at_half).await;
+        progress.all_is_said();
 
         let mut history = History::default();
-        for acknowledged in sent.into_iter().flat_map(|sender| sender.expect("no sender failed")) {
-            history.acknowledge(acknowledged);
+        for (speaker, spoken) in self.speakers().zip(spoken) {
+            let Spoken { acknowledged, read_up_to } = spoken.expect("no sender failed");
+            if let Some(event_id) = read_up_to {
+                history.read_up_to(&speaker.room_id, &speaker.user.id, &event_id);
+            }
+            acknowledged.into_iter().for_each(|acknowledged| history.acknowledge(acknowledged));
         }
         for (user, device) in join_all(devices).await.into_iter().enumerate() {
             let timelines = device.expect("no device failed");
-            for room in self.rooms.iter().filter(|room| room.members.contains(&user)) {
-                history.saw(&room.id, &timelines.user().id, timelines.room(&room.id));
+            for room in self.rooms_of(user) {
+                history.saw(&room.id, &self.users[user].id, timelines.room(&room.id));
             }
         }
-
-        history.failures =
-            std::mem::take(&mut *progress.failures.lock().unwrap_or_else(PoisonError::into_inner));
+        Arc::into_inner(progress).expect("all tasks have ended").write_down(&mut history);
 
         history
     }
 
-    /// What a user must see in the end: as many different messages in each of their rooms.
-    fn expectations(&self, user: usize) -> Expectations {
-        Expectations {
+    fn rooms_of(&self, user: usize) -> impl Iterator<Item = &Room> {
+        self.rooms.iter().filter(move |room| room.members.contains(&user))
+    }
+
+    fn device(&self, user: usize) -> Device {
+        Device {
             user: self.users[user].clone(),
-            rooms: self
-                .rooms
-                .iter()
-                .filter(|room| room.members.contains(&user))
-                .map(|room| room.id.clone())
-                .collect(),
-            messages: self.plan.senders * self.plan.messages,
+            rooms: self.rooms_of(user).map(|room| room.id.clone()).collect(),
+            loses_answers: self.plan.extras_every > 0,
         }
     }
-}
 
-struct Progress {
-    half: usize,
-    acknowledged: AtomicUsize,
-    reached: Notify,
-    failures: Mutex<Vec<String>>,
-}
-
-impl Progress {
-    fn failed(&self, problem: impl ToString) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(problem.to_string());
-    }
-}
-
-struct Expectations {
-    user: User,
-    rooms: Vec<String>,
-    messages: usize,
-}
-
-/// Sends messages one after the other, each until it is acknowledged.
-async fn talk(
-    user: User,
-    room_id: String,
-    (messages, pause): (usize, Duration),
-    progress: Arc<Progress>,
-    deadline: Instant,
-) -> Vec<Acknowledged> {
-    let mut acknowledged = Vec::with_capacity(messages);
-    for n in 0..messages {
-        // Unique on the device, as transaction IDs are.
-        let txn_id = format!("{n}-{}", room_id.trim_start_matches('!').replace(':', "-"));
-        let content = json!({ "msgtype": "m.text", "body": txn_id });
-        let event_id = loop {
-            let problem = match user.try_send(&room_id, "m.room.message", &txn_id, &content).await {
-                Ok(answer) if answer.status == 200 => match answer.body["event_id"].as_str() {
-                    Some(event_id) => break event_id.to_owned(),
-                    None => panic!("200 without an event_id: {}", answer.body),
-                },
-                // 408: the process was stopped while the request arrived.
-                Ok(answer) if answer.status < 500 && answer.status != 429 && answer.status != 408 => {
-                    panic!("a message was refused with {}: {}", answer.status, answer.body)
-                }
-                Ok(answer) => format!("{}: {}", answer.status, answer.body),
-                Err(error) => error.to_string(),
-            };
-            assert!(
-                Instant::now() < deadline,
-                "a message could not be sent in {LIMIT:?}, at last: {problem}"
-            );
-            progress.failed(problem);
-            sleep(PAUSE_BEFORE_RETRY).await;
+    fn speakers(&self) -> impl Iterator<Item = Speaker> {
+        let speaker = |room: &Room, place: usize| Speaker {
+            plan: self.plan,
+            user: self.users[room.members[place]].clone(),
+            room_id: room.id.clone(),
+            // The one after them: somebody who sends too, or only reads.
+            neighbor: self.users[room.members[(place + 1) % room.members.len()]].clone(),
+            contacts: self.contacts(room.members[place]),
         };
-        acknowledged.push(Acknowledged {
-            room_id: room_id.clone(),
-            sender: user.id.clone(),
-            txn_id,
-            event_id,
-        });
-        if progress.acknowledged.fetch_add(1, Ordering::Relaxed) + 1 == progress.half {
-            progress.reached.notify_one();
-        }
-        if !pause.is_zero() {
-            sleep(pause).await;
-        }
+
+        self.rooms.iter().flat_map(move |room| (0..self.plan.senders).map(move |place| speaker(room, place)))
     }
 
-    acknowledged
-}
+    /// Those who share a room with a user.
+    fn contacts(&self, user: usize) -> Vec<String> {
+        let mut contacts: Vec<_> =
+            self.rooms_of(user).flat_map(|room| &room.members).filter(|other| **other != user).collect();
+        contacts.sort_unstable();
+        contacts.dedup();
 
-/// Syncs until all is there that is expected, and once more for what should not be there.
-async fn collect(expected: Expectations, progress: Arc<Progress>, deadline: Instant) -> Timelines {
-    let mut timelines = Timelines::new(expected.user);
-    while Instant::now() < deadline {
-        if let Err(problem) = timelines.step(1_000).await {
-            progress.failed(format!("{problem:#}"));
-            sleep(PAUSE_BEFORE_RETRY).await;
-        }
-        let complete = expected.rooms.iter().all(|room_id| {
-            let messages =
-                timelines.room(room_id).iter().filter_map(|seen| seen.body.as_ref().map(|_| &seen.event_id));
-            messages.collect::<HashSet<_>>().len() >= expected.messages
-        });
-        if complete {
-            break;
-        }
+        contacts.into_iter().map(|other| self.users[*other].id.clone()).collect()
     }
-    // What fails now shows as missing, if anything is missing.
-    drop(timelines.step(0).await);
-
-    timelines
 }

@@ -64,6 +64,7 @@ impl Server {
             folder: folder.path().to_owned(),
             port,
             environment: Vec::new(),
+            programs: None,
         });
         let mut server = Self { daemon, database, folder };
         server.daemon.wait_until_ready().await;

@@ -35,12 +35,12 @@ impl Timelines {
         self.rooms.get(room_id).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Syncs once, waiting for at most `timeout_ms` for news.
+    /// Syncs once, waiting for at most `timeout_ms` for news, and gives the whole answer.
     ///
     /// # Errors
     ///
     /// If the server did not answer, or not by 200. Nothing is taken in then; the step can be repeated.
-    pub async fn step(&mut self, timeout_ms: u32) -> anyhow::Result<()> {
+    pub async fn step(&mut self, timeout_ms: u32) -> anyhow::Result<Sync> {
         let sync = Sync(success(self.user.try_sync(self.since.as_deref(), timeout_ms).await)?);
         let mut news = Vec::new();
         for (room_id, section) in sync.0["rooms"]["join"].as_object().into_iter().flatten() {
@@ -58,7 +58,12 @@ impl Timelines {
         }
         self.since = Some(sync.next_batch().to_owned());
 
-        Ok(())
+        Ok(sync)
+    }
+
+    /// The token of the last answer.
+    pub fn since(&self) -> Option<&str> {
+        self.since.as_deref()
     }
 
     /// What lies between the last event known and a token, oldest first.

@@ -26,7 +26,7 @@ async fn a_rolling_restart_fails_no_request() {
         assert_eq!(said.stdout.matches("is ready").count(), cluster.daemons().len(), "{}", said.stdout);
     });
     let history = history.await;
-    assert_eq!(history.acknowledged(), plan.rooms * plan.senders * plan.messages);
+    assert_eq!(history.acknowledged(), plan.total());
     history.assert_holds();
     history.assert_no_request_failed();
 }

@@ -1,19 +1,18 @@
 //! Nothing that was acknowledged is lost, repeated or reordered, under load and through a crash.
 
-use std::time::Duration;
-
 use myelin_integration_tests::{
     Server,
     load::{Load, Plan},
 };
 
-const HUNDRED_ROOMS: Plan =
-    Plan { users: 20, rooms: 100, members: 4, senders: 3, messages: 10, pause: Duration::ZERO };
+fn hundred_rooms() -> Plan {
+    Plan { users: 20, rooms: 100, senders: 3, ..Plan::default() }
+}
 
 #[tokio::test]
 async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
     let server = Server::start_default().await;
-    let load = Load::prepare(server.api(), HUNDRED_ROOMS).await;
+    let load = Load::prepare(server.api(), hundred_rooms()).await;
 
     let history = load.run(async || {}).await;
 
@@ -24,7 +23,7 @@ async fn a_hundred_rooms_under_load_keep_every_acknowledged_event() {
 #[tokio::test]
 async fn a_hundred_rooms_keep_every_acknowledged_event_when_the_server_is_killed_in_the_middle() {
     let mut server = Server::start_default().await;
-    let load = Load::prepare(server.api(), HUNDRED_ROOMS).await;
+    let load = Load::prepare(server.api(), hundred_rooms()).await;
 
     let killed = load.run(async || {
         server.kill().await;
