@@ -25,10 +25,12 @@ pub mod invariants;
 pub mod load;
 pub mod nginx;
 pub mod real_clients;
+pub mod report;
 mod server;
 mod sync;
 mod timeline;
 mod user;
+pub mod wire;
 
 pub use api::{Answer, Api, PATIENCE};
 pub use cluster::{Cluster, Topology};

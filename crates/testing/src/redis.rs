@@ -73,6 +73,17 @@ impl TestRedis {
         }
     }
 
+    /// Sends the server a signal by its name without `SIG`.
+    ///
+    /// # Panics
+    ///
+    /// If it doesn't run.
+    pub fn signal(&self, name: &str) {
+        let id = self.process_id().expect("the server is running");
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "signal {name} reached no process {id}");
+    }
+
     /// Starts the server again, empty.
     ///
     /// # Panics

@@ -1,0 +1,69 @@
+//! Redis goes away, comes back empty, sleeps, or is a bad messenger.
+
+use std::time::Duration;
+
+use myelin_integration_tests::{
+    Cluster, Topology,
+    wire::{MangledNotices, Mangling},
+};
+use myelin_testing::{TestDatabase, TestRedis};
+
+use crate::{Case, full};
+
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+
+fn case(name: &'static str) -> Case {
+    Case::new("redis", name)
+}
+
+#[tokio::test]
+async fn redis_is_gone_for_half_a_minute_and_comes_back_empty() {
+    case("killed for 30 s, and restarted empty")
+        .survives(Cluster::start(Topology::default()).await, async |cluster| {
+            cluster.redis().kill();
+            tokio::time::sleep(HALF_A_MINUTE).await;
+            cluster.redis().start_again();
+        })
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn redis_sleeps_for_half_a_minute() {
+    case("SIGSTOP for 30 s")
+        .survives(full().await, async |cluster| {
+            cluster.redis().signal("STOP");
+            tokio::time::sleep(HALF_A_MINUTE).await;
+            cluster.redis().signal("CONT");
+        })
+        .await;
+}
+
+/// A bad messenger between the processes and Redis, all of the time.
+async fn mangled(name: &'static str, mangling: Mangling) {
+    let redis = TestRedis::start();
+    let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
+    let socket = folder.path().join("mangled.sock");
+    let notices = MangledNotices::start(&socket, redis.socket(), mangling).await;
+    let cluster = Cluster::start_in(TestDatabase::empty().await, socket, Topology::full()).await;
+    case(name).survives(cluster, async |_| {}).await;
+    assert!(notices.mangled() > 0, "no notice was mangled");
+}
+
+#[tokio::test]
+async fn notices_are_lost_repeated_late_and_out_of_order() {
+    let mangling = Mangling { lost: 10, twice: 10, late: 10, swapped: 10 };
+    mangled("of all notices 10 % each are lost, repeated, late and swapped", mangling).await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn half_of_all_notices_are_lost() {
+    mangled("half of all notices are lost", Mangling { lost: 50, ..Mangling::default() }).await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn half_of_all_notices_are_late() {
+    mangled("half of all notices are late by up to 3 s", Mangling { late: 50, ..Mangling::default() }).await;
+}
