@@ -104,6 +104,17 @@ impl Cluster {
 
     /// As [`Cluster::start`], on a database and a Redis of the test's choice.
     pub async fn start_in(database: TestDatabase, redis: PathBuf, topology: Topology) -> Self {
+        Self::start_led(database, redis, topology, |_, _| {}).await
+    }
+
+    /// As [`Cluster::start_in`], once `lead` was told at which port each process listens for the others, of which
+    /// [`Topology::reached_at`] may say something else.
+    pub async fn start_led(
+        database: TestDatabase,
+        redis: PathBuf,
+        topology: Topology,
+        lead: impl Fn(&str, u16),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
         let plans = files::plans(&topology);
         let shared = files::shared_file(&topology, &plans, &database, &redis, folder.path());
@@ -123,6 +134,7 @@ impl Cluster {
             folder,
         };
         for plan in plans {
+            lead(&plan.name, plan.replication_port);
             cluster.spawn(plan);
         }
         for daemon in &mut cluster.daemons {

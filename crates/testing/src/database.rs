@@ -25,7 +25,7 @@ const TEMPLATE_LOCK: i64 = 0x6d79_656c_696e;
 /// A database of its own for one test. It is dropped, with all connections to it, when this is dropped.
 #[derive(Debug)]
 pub struct TestDatabase {
-    server: &'static TestServer,
+    server: TestServer,
     name: String,
     url: String,
 }
@@ -64,7 +64,15 @@ impl TestDatabase {
     ///
     /// With a sentence that says why, if there is no server.
     pub async fn empty() -> Self {
-        let server = TestServer::shared().await;
+        Self::empty_on(TestServer::shared().await).await
+    }
+
+    /// A database without any table, on a server of the test's choice.
+    ///
+    /// # Panics
+    ///
+    /// With a sentence that says why, if the server can't be reached.
+    pub async fn empty_on(server: &TestServer) -> Self {
         let made = async {
             let admin = server.connect("postgres").await?;
             sweep_once(&admin).await;
@@ -74,7 +82,7 @@ impl TestDatabase {
         made.await.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
     }
 
-    async fn copy_of(server: &'static TestServer, admin: &Client, template: &str) -> anyhow::Result<Self> {
+    async fn copy_of(server: &TestServer, admin: &Client, template: &str) -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
 
         // A process number may have been used by an earlier run, whose leftovers may still be there.
@@ -84,7 +92,7 @@ impl TestDatabase {
         let name = format!("{TEST_PREFIX}{}_{number}_{started}", process::id());
         create_database(admin, &name, template).await?;
 
-        Ok(Self { server, url: server.url(&name), name })
+        Ok(Self { url: server.url(&name), server: server.clone(), name })
     }
 
     /// The URL to connect to it.
@@ -98,8 +106,8 @@ impl TestDatabase {
     }
 
     /// The server it lives on.
-    pub fn server(&self) -> &'static TestServer {
-        self.server
+    pub fn server(&self) -> &TestServer {
+        &self.server
     }
 
     /// A connection to it, which ends when the client is dropped.
@@ -112,7 +120,7 @@ impl Drop for TestDatabase {
     /// Best effort: what is left over is swept by a later run.
     fn drop(&mut self) {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        let server = self.server;
+        let server = self.server.clone();
         // A thread with a runtime of its own, because this may run inside of one that can't be waited in.
         let dropped = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -14,6 +14,8 @@
 //! # }
 //! ```
 //!
+//! A test that breaks the server has a [`TestPostgres`] of its own.
+//!
 //! `MYELIN_TEST_POSTGRES` names another server to use instead: its socket folder, or a `postgresql://` URL of a
 //! superuser.
 //!
@@ -24,6 +26,7 @@
 mod database;
 mod migrated;
 mod ports;
+mod postgres;
 mod redis;
 mod sentinel;
 mod server;
@@ -33,6 +36,7 @@ use std::path::PathBuf;
 pub use database::TestDatabase;
 pub use migrated::MigratedDatabase;
 pub use ports::free_port;
+pub use postgres::TestPostgres;
 pub use redis::TestRedis;
 pub use sentinel::TestSentinel;
 pub use server::TestServer;

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,11 +18,11 @@ use tokio_postgres::{Client, Config, NoTls, config::Host};
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dev/postgres");
 
 /// A PostgreSQL server on which databases may be made and dropped at will.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TestServer {
     config: Config,
     /// As long as this is locked, the script's watcher doesn't end the server.
-    _in_use: Option<File>,
+    _in_use: Option<Arc<File>>,
 }
 
 impl TestServer {
@@ -64,19 +65,25 @@ impl TestServer {
 
     /// The server of the build folder, shared with other test processes.
     async fn private() -> anyhow::Result<Self> {
-        let started = tokio::task::spawn_blocking(|| {
-            let folder = build_folder()?.join("test-postgres");
+        let folder = build_folder()?.join("test-postgres");
+
+        Self::start_in(folder, &["--stop-when-unused"]).await
+    }
+
+    /// The server that is kept in `folder`.
+    pub(crate) async fn start_in(folder: PathBuf, flags: &'static [&'static str]) -> anyhow::Result<Self> {
+        let started = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
             // Locked before the server is started, so that the watcher can't end it in between.
             let in_use =
                 File::create(folder.join("in-use")).context("making the lock file of the test server")?;
             in_use.lock_shared().context("locking the test server against being stopped")?;
-            let socket = run_script("start", &folder, Some("--stop-when-unused"))?;
+            let socket = run_script("start", &folder, flags)?;
             anyhow::Ok((socket, in_use))
         });
         let (socket, in_use) = started.await.context("dev/postgres")??;
 
-        Ok(Self { _in_use: Some(in_use), ..Self::at(&socket)? })
+        Ok(Self { _in_use: Some(Arc::new(in_use)), ..Self::at(&socket)? })
     }
 
     /// The folder of the server's unix socket, or its host name.
@@ -127,11 +134,11 @@ impl TestServer {
 }
 
 /// Runs `dev/postgres` and returns the line it printed.
-fn run_script(command: &str, folder: &Path, flag: Option<&str>) -> anyhow::Result<String> {
+pub(crate) fn run_script(command: &str, folder: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(SCRIPT)
         .arg(command)
         .arg(folder)
-        .args(flag)
+        .args(arguments)
         .output()
         .with_context(|| format!("running {SCRIPT}"))?;
     if !output.status.success() {
@@ -143,7 +150,7 @@ fn run_script(command: &str, folder: &Path, flag: Option<&str>) -> anyhow::Resul
 
 /// The build folder (`target`) that holds the running test: where cargo notes what it learned of the compiler. (It also
 /// marks a folder as a cache, but only one that it made itself, and `dev/prepare` may have been there first.)
-fn build_folder() -> anyhow::Result<PathBuf> {
+pub(crate) fn build_folder() -> anyhow::Result<PathBuf> {
     let executable = env::current_exe().context("finding the test's own executable")?;
 
     executable

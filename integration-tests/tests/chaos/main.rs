@@ -6,6 +6,8 @@
 //! leaves its figures in that file.
 
 mod fleet;
+mod network;
+mod postgres;
 mod processes;
 mod redis;
 
