@@ -1,13 +1,15 @@
 //! The connection pool and the few ways in which statements are run.
 
+mod connector;
+
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use tokio::time::Instant;
-use tokio_postgres::{NoTls, Row, types::ToSql};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{Row, types::ToSql};
 use tracing::{info, warn};
 
+use self::connector::Connector;
 use crate::{Result, StorageError};
 
 /// A pooled connection; goes back to the pool when dropped.
@@ -22,7 +24,7 @@ pub type Transaction<'a> = deadpool_postgres::Transaction<'a>;
 /// How to reach PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
-    /// Hosts (several are tried in turn), database, user, password.
+    /// Hosts (of several, the one that takes writes is used), database, user, password.
     pub postgres: tokio_postgres::Config,
     /// TLS towards the server; `None` connects in the clear.
     pub tls: Option<rustls::ClientConfig>,
@@ -51,7 +53,11 @@ impl DatabaseOptions {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    connector: Connector,
 }
+
+/// How long one connection may take, all hosts being asked.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,21 +76,43 @@ impl Database {
         if postgres.get_connect_timeout().is_none() {
             postgres.connect_timeout(Duration::from_secs(5));
         }
-        // After a fail-over the first host of the list may be a read-only replica.
-        postgres.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+        // What was sent and is not confirmed for so long won't be: the other end is gone, or the way to it is.
+        if postgres.get_tcp_user_timeout().is_none() {
+            postgres.tcp_user_timeout(Duration::from_secs(30));
+        }
+        let connector = Connector::new(&postgres, tls);
+        if connector.hosts() == 0 {
+            return Err(StorageError::Unavailable("no host is named".to_owned()));
+        }
+        Self::over(connector, max_connections, wait_timeout, CONNECT_PATIENCE)
+    }
+
+    /// One connection beside the pool, for what must not wait behind requests. Who finds that it hangs [discards](discard) it,
+    /// and is given another.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn apart(&self, patience: Duration) -> Result<Self> {
+        Self::over(self.connector.clone(), 1, patience, patience)
+    }
+
+    fn over(
+        connector: Connector,
+        max_connections: usize,
+        wait_timeout: Duration,
+        create_timeout: Duration,
+    ) -> Result<Self> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match tls {
-            Some(tls) => Manager::from_config(postgres, MakeRustlsConnect::new(tls), recycling),
-            None => Manager::from_config(postgres, NoTls, recycling),
-        };
+        // The connector knows all that is to be known of the hosts.
+        let manager = Manager::from_connect(tokio_postgres::Config::new(), connector.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(max_connections)
             .wait_timeout(Some(wait_timeout))
-            .create_timeout(Some(Duration::from_secs(10)))
+            .create_timeout(Some(create_timeout))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StorageError::Unavailable(error.to_string()))?;
-        Ok(Self { pool })
+        Ok(Self { pool, connector })
     }
 
     /// A pool over `options`, once a first connection stands; tries again for `patience`.
@@ -132,6 +160,11 @@ impl Database {
 /// Takes a connection out of its pool for good: its holder keeps it, and it does not count among the pool's.
 pub fn detach(client: Client) -> DetachedClient {
     Client::take(client)
+}
+
+/// Closes a connection of a pool that does not answer any more, instead of giving it back.
+pub fn discard(client: Client) {
+    drop(Client::take(client));
 }
 
 /// Runs a constant statement, prepared once per connection, and gives its rows.

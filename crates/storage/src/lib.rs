@@ -39,8 +39,8 @@ pub mod tls;
 pub mod to_device;
 
 pub use database::{
-    Client, Database, DatabaseOptions, DetachedClient, Transaction, detach, execute, query, query_one,
-    query_opt,
+    Client, Database, DatabaseOptions, DetachedClient, Transaction, detach, discard, execute, query,
+    query_one, query_opt,
 };
 pub use deadpool_postgres::GenericClient;
 pub use error::{Result, StorageError};
