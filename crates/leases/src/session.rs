@@ -19,6 +19,9 @@ use tracing::{error, info, warn};
 const TTL: Duration = Duration::from_secs(4);
 /// How often it says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long it may take until that is committed, before another connection is tried: two more must fit in before the process
+/// counts as dead, because a connection of which nothing is heard says nothing of the database.
+const BEAT_PATIENCE: Duration = Duration::from_millis(1_200);
 
 /// Why a process can't register or take a duty.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +105,7 @@ impl Session {
             beats: Mutex::new(Beats { first: Instant::now(), last: Instant::now() }),
             _name_lock: myelin_storage::detach(name_lock),
         }));
-        tokio::spawn(heartbeat(Arc::downgrade(&session.0)));
+        tokio::spawn(heartbeat(Arc::downgrade(&session.0), session.0.database.apart(BEAT_PATIENCE)?));
         Ok(session)
     }
 
@@ -250,7 +253,8 @@ impl Inner {
     }
 }
 
-async fn heartbeat(session: std::sync::Weak<Inner>) {
+/// Beats on a connection of its own, which no request can keep busy.
+async fn heartbeat(session: std::sync::Weak<Inner>, apart: Database) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -260,14 +264,51 @@ async fn heartbeat(session: std::sync::Weak<Inner>) {
         if *session.0.lost.borrow() {
             return;
         }
-        let beat = async {
-            let client = session.0.database.get().await?;
-            instances::heartbeat(&client, session.0.registration, TTL).await
-        };
-        match beat.await {
+        match beat(&apart, session.0.registration).await {
             Ok(true) => session.0.beat(),
             Ok(false) => return session.mark_lost(),
             Err(error) => warn!(%error, "the heartbeat did not reach the database"),
         }
+    }
+}
+
+async fn beat(apart: &Database, me: Registration) -> Result<bool, StorageError> {
+    let client = apart.get().await?;
+    match tokio::time::timeout(BEAT_PATIENCE, instances::heartbeat(&client, me, TTL)).await {
+        Ok(beaten) => beaten,
+        Err(_) => {
+            myelin_storage::discard(client);
+            Err(StorageError::Unavailable("a connection does not answer".to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_storage::DatabaseOptions;
+    use myelin_testing::MigratedDatabase;
+
+    use super::*;
+
+    /// When the process counts as dead, in seconds.
+    async fn alive_until(database: &Database) -> f64 {
+        const SQL: &str = "SELECT extract(epoch FROM alive_until)::float8 FROM instances";
+        database.get().await.unwrap().query_one(SQL, &[]).await.unwrap().get(0)
+    }
+
+    #[tokio::test]
+    async fn a_busy_pool_does_not_silence_a_process() {
+        let at = MigratedDatabase::create().await;
+        let options = DatabaseOptions::from_address(at.url()).unwrap();
+        let database = Database::new(DatabaseOptions { max_connections: 2, ..options }).unwrap();
+        let _session = Session::register(database.clone(), "main", &[], Duration::ZERO).await.unwrap();
+        let _busy = [database.get().await.unwrap(), database.get().await.unwrap()];
+        let before = alive_until(&at).await;
+        let beats = async {
+            while alive_until(&at).await < before + 2. {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(2 * TTL, beats).await.unwrap();
     }
 }
