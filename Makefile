@@ -2,7 +2,7 @@
 # The work is in dev/; each script there also runs by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prepare check unit integration clients bench clean
+.PHONY: help run test prepare check unit integration clients chaos bench clean
 
 help: ## Lists these targets.
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,9 @@ integration: ## Runs the black-box tests against the daemons, real clients inclu
 
 clients: ## Runs the tests with real client libraries only.
 	@dev/integration --test clients
+
+chaos: ## Breaks a cluster in all ways that the fault suite knows, and writes what it cost into docs/reliability.md.
+	@dev/chaos
 
 bench: ## Measures a release build: one JSON line per scenario.
 	@dev/bench

@@ -285,14 +285,9 @@ impl Cluster {
     }
 
     /// The processes that serve clients, main first.
-    fn serving(&self) -> impl Iterator<Item = &Daemon> {
+    pub fn serving(&self) -> impl Iterator<Item = &Daemon> {
         let serving = self.plans.iter().zip(&self.daemons).filter(|(plan, _)| is_client_facing(plan));
         serving.map(|(_, daemon)| daemon)
-    }
-
-    /// Those of the processes that serve clients which were not ended by the test, main first.
-    pub fn running(&self) -> impl Iterator<Item = &Daemon> {
-        self.serving().filter(|daemon| self.is_controlled || daemon.process_id().is_some())
     }
 
     /// Registers a user at a process; the password is the name.

@@ -200,6 +200,7 @@ fn spawn(invocation: &Invocation) -> anyhow::Result<Child> {
 
     Command::new(&program)
         .args(config_paths)
+        .env_remove("MYELIN_CHAOS_REPORT")
         .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(&invocation.folder)
         .stdin(Stdio::null())

@@ -42,8 +42,8 @@ pub struct History {
 /// How long clients had to wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
-    /// The longest time in which nobody's message was acknowledged, while there was somebody who sent.
-    pub longest_pause: Duration,
+    /// The longest time that anybody waited until a message was acknowledged, however often it had to be repeated.
+    pub longest_wait: Duration,
     /// From the last acknowledgment until everybody had seen everything.
     pub seen_after: Duration,
 }

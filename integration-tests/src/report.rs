@@ -20,8 +20,8 @@ pub struct Row {
     pub messages: usize,
     /// How many requests failed and were repeated.
     pub requests_failed: usize,
-    /// The longest time without an acknowledged message.
-    pub longest_pause_seconds: f64,
+    /// The longest time that anybody waited until a message was acknowledged.
+    pub longest_wait_seconds: f64,
     /// From the last acknowledgment until everybody had seen everything.
     pub seen_after_seconds: f64,
     /// How many invariants did not hold.
@@ -37,7 +37,7 @@ impl Row {
             case: case.to_owned(),
             messages: history.acknowledged(),
             requests_failed: history.requests_failed(),
-            longest_pause_seconds: figures.longest_pause.as_secs_f64(),
+            longest_wait_seconds: figures.longest_wait.as_secs_f64(),
             seen_after_seconds: figures.seen_after.as_secs_f64(),
             violations: history.violations().len(),
         }
@@ -57,9 +57,29 @@ impl Row {
     }
 }
 
+/// Where the table stands in a document.
+const MARKS: [&str; 2] = ["<!-- table: make chaos writes it -->\n", "<!-- end of the table -->"];
+
+/// The rows of a file that cases appended to.
+///
+/// # Errors
+///
+/// With the first line that is no row.
+pub fn rows(text: &str) -> Result<Vec<Row>, serde_json::Error> {
+    text.lines().map(serde_json::from_str).collect()
+}
+
+/// A document with the table of these rows in the place of the one before; `None` if it has no such place.
+pub fn in_document(document: &str, rows: &[Row]) -> Option<String> {
+    let (before, rest) = document.split_once(MARKS[0])?;
+    let (_, after) = rest.split_once(MARKS[1])?;
+
+    Some(format!("{before}{}\n{}\n{}{after}", MARKS[0], table(rows), MARKS[1]))
+}
+
 /// The rows as a table in Markdown, by family. Of rows of the same case the last one counts.
 pub fn table(rows: &[Row]) -> String {
-    let mut text = "| fault | what is broken | messages | requests that failed | longest pause | all seen after | violations |\n\
+    let mut text = "| fault | what is broken | messages | requests that failed | longest wait | all seen after | violations |\n\
                     | --- | --- | --: | --: | --: | --: | --: |\n"
         .to_owned();
     let mut last: Vec<&Row> = Vec::new();
@@ -77,7 +97,7 @@ pub fn table(rows: &[Row]) -> String {
             row.case,
             row.messages,
             row.requests_failed,
-            row.longest_pause_seconds,
+            row.longest_wait_seconds,
             row.seen_after_seconds,
             row.violations
         );
@@ -91,13 +111,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_table_takes_the_place_of_the_one_before() {
+        let [begin, end] = MARKS;
+        let written = in_document(&format!("above\n{begin}old\n{end}\nbelow\n"), &[]).unwrap();
+        assert!(written.starts_with(&format!("above\n{begin}\n| fault |")), "{written}");
+        assert!(written.ends_with(&format!("|\n\n{end}\nbelow\n")), "{written}");
+        assert!(!written.contains("old"));
+        assert_eq!(in_document(&written, &[]).as_deref(), Some(&*written));
+        assert_eq!(in_document("nothing", &[]), None);
+    }
+
+    #[test]
     fn a_table_has_the_last_row_of_each_case() {
         let row = |family: &str, case: &str, messages| Row {
             family: family.to_owned(),
             case: case.to_owned(),
             messages,
             requests_failed: 2,
-            longest_pause_seconds: 1.25,
+            longest_wait_seconds: 1.25,
             seen_after_seconds: 0.0,
             violations: 0,
         };

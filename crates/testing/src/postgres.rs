@@ -55,6 +55,17 @@ impl TestPostgres {
         &self.server
     }
 
+    /// Its first process, which makes the others.
+    ///
+    /// # Panics
+    ///
+    /// If it doesn't run.
+    pub fn process_id(&self) -> i32 {
+        let said = run_script("process", &self.folder, &[]);
+        let said = said.unwrap_or_else(|error| panic!("dev/postgres process: {error:#}"));
+        said.parse().unwrap_or_else(|_| panic!("dev/postgres process: {said}"))
+    }
+
     /// Ends it without finishing anything, and without a word to those who are connected.
     ///
     /// # Panics

@@ -32,8 +32,7 @@ struct Facts {
     acknowledged: usize,
     // By room.
     messages: HashMap<String, usize>,
-    last_acknowledged: Option<Instant>,
-    longest_pause: Duration,
+    longest_wait: Duration,
     all_was_said: Option<Instant>,
     all_was_seen: Option<Instant>,
     /// By the user's device, what was sent to it.
@@ -66,11 +65,10 @@ impl Progress {
         self.facts().failures.push(problem.to_string());
     }
 
-    pub(super) fn acknowledged(&self, room_id: &str) {
-        let now = Instant::now();
+    /// A message was acknowledged after so long a wait, repetitions included.
+    pub(super) fn acknowledged(&self, room_id: &str, waited: Duration) {
         let mut facts = self.facts();
-        let pause = facts.last_acknowledged.replace(now).map(|last| now - last).unwrap_or_default();
-        facts.longest_pause = facts.longest_pause.max(pause);
+        facts.longest_wait = facts.longest_wait.max(waited);
         *facts.messages.entry(room_id.to_owned()).or_default() += 1;
         facts.acknowledged += 1;
         if facts.acknowledged == self.half {
@@ -178,9 +176,7 @@ impl Progress {
         }
         history.failures = facts.failures;
         let seen_after = facts.all_was_seen.zip(facts.all_was_said).map(|(seen, said)| seen - said);
-        history.figures = Figures {
-            longest_pause: facts.longest_pause,
-            seen_after: seen_after.unwrap_or(LIMIT_FOR_SEEING),
-        };
+        history.figures =
+            Figures { longest_wait: facts.longest_wait, seen_after: seen_after.unwrap_or(LIMIT_FOR_SEEING) };
     }
 }

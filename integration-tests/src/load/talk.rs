@@ -33,10 +33,11 @@ impl Speaker {
         let mut spoken = Spoken { acknowledged: Vec::with_capacity(self.plan.messages), read_up_to: None };
         let mut n = 0;
         while n < self.plan.messages || (self.plan.until_done && !progress.is_done()) {
+            let asked = Instant::now();
             let acknowledged = self.say(n, &progress).await;
             let event_id = acknowledged.event_id.clone();
             spoken.acknowledged.push(acknowledged);
-            progress.acknowledged(&self.room_id);
+            progress.acknowledged(&self.room_id, asked.elapsed());
             if self.plan.extras_every > 0 && n % self.plan.extras_every == 0 {
                 match n / self.plan.extras_every % 3 {
                     0 => self.write_to_device(n, &progress).await,

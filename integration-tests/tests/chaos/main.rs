@@ -17,6 +17,8 @@ use myelin_integration_tests::{
     nginx::Nginx,
     report::Row,
 };
+use myelin_testing::TestDatabase;
+use serde_json::{Value, json};
 
 /// What a process that was replaced ends with.
 const REPLACED: i32 = 75;
@@ -58,12 +60,12 @@ impl Case {
         let api = nginx.as_ref().map_or(&everywhere, Nginx::api);
         let load = Load::prepare(api, self.plan).await;
         let mut history = load.run(async || fault(&mut cluster).await).await;
-        for end in cluster.ends().await {
-            history.process(end);
-        }
-        let serving: Vec<(&str, &Api)> =
-            cluster.running().map(|daemon| (daemon.name(), daemon.api())).collect();
-        load.audit(&serving, &mut history).await;
+        let ends = cluster.ends().await;
+        let is_ready = |name: &str| ends.iter().any(|end| end.name == name && end.ready);
+        let ready = cluster.serving().filter(|daemon| is_ready(daemon.name()));
+        let ready: Vec<(&str, &Api)> = ready.map(|daemon| (daemon.name(), daemon.api())).collect();
+        load.audit(&ready, &mut history).await;
+        ends.into_iter().for_each(|end| history.process(end));
         Row::new(self.family, self.name, &history).record();
         assert!(history.acknowledged() >= self.plan.total());
         history.assert_holds();
@@ -71,6 +73,15 @@ impl Case {
             history.assert_no_request_failed();
         }
     }
+}
+
+/// The section `database` of a cluster's files, with hosts of the test's choice.
+fn section(database: &TestDatabase, hosts: &str) -> Value {
+    let user = database.server().user();
+    json!({
+        "name": "psycopg2",
+        "args": { "host": hosts, "port": database.server().port(), "user": user, "dbname": database.name(), "cp_max": 10 },
+    })
 }
 
 /// A cluster with two of each kind of process that shares its work.

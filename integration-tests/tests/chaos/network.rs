@@ -6,7 +6,7 @@ use myelin_integration_tests::{Cluster, Topology, wire::Wire};
 use myelin_testing::{TestDatabase, TestRedis};
 use serde_json::json;
 
-use crate::{Case, REPLACED};
+use crate::{Case, REPLACED, section};
 
 const AWAY: Duration = Duration::from_secs(20);
 
@@ -28,7 +28,7 @@ async fn a_writer_of_rooms_does_not_reach_postgresql() {
     let socket = format!(".s.PGSQL.{}", database.server().port());
     let to = Path::new(&database.server().host()).join(&socket);
     let wire = Wire::unix(&folder.path().join(&socket), to).await;
-    let own = json!({ "database": { "args": { "host": folder.path() } } });
+    let own = json!({ "database": section(&database, &folder.path().display().to_string()) });
     let topology = Topology { own_options: [("events1".to_owned(), own)].into(), ..Topology::full() };
     let cluster = Cluster::start_in(database, redis.socket(), topology).await;
     case("a writer of rooms does not reach PostgreSQL for 20 s")

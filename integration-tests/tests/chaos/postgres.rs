@@ -2,11 +2,10 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use myelin_integration_tests::{Cluster, Options, Topology, load::Plan};
+use myelin_integration_tests::{Cluster, Options, Topology, load::Plan, wire::Wire};
 use myelin_testing::{TestDatabase, TestPostgres, TestRedis};
-use serde_json::json;
 
-use crate::Case;
+use crate::{Case, section};
 
 fn case(name: &'static str) -> Case {
     Case::new("PostgreSQL", name)
@@ -73,14 +72,31 @@ async fn all_connections_are_cut() {
 
 #[tokio::test]
 #[ignore = "takes long; make chaos runs it"]
-async fn no_statement_is_answered_for_ten_seconds() {
-    case("SIGSTOP of all its processes that serve, for 10 s")
+async fn all_connections_hang_for_ten_seconds() {
+    case("all connections hang for 10 s (SIGSTOP), new ones don't")
         .behind_nginx()
         .survives(crate::full().await, async |cluster| {
             let backends = backends(cluster).await;
             signal("STOP", &backends);
             tokio::time::sleep(Duration::from_secs(10)).await;
             signal("CONT", &backends);
+        })
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn postgresql_hangs_for_ten_seconds() {
+    let (postgres, redis) = (TestPostgres::start().await, TestRedis::start());
+    let cluster = on(&postgres, &redis, Topology::full()).await;
+    case("all of it hangs for 10 s (SIGSTOP)")
+        .behind_nginx()
+        .survives(cluster, async |cluster| {
+            let mut all = vec![postgres.process_id()];
+            all.extend(backends(cluster).await);
+            signal("STOP", &all);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            signal("CONT", &all);
         })
         .await;
 }
@@ -166,31 +182,52 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-#[tokio::test]
-#[ignore = "takes long; make chaos runs it"]
-async fn a_synchronous_replica_takes_over() {
-    let (first, redis) = (TestPostgres::start().await, TestRedis::start());
+/// Two servers of which the second has all that the first has committed.
+async fn synchronous() -> (TestPostgres, TestPostgres) {
+    let first = TestPostgres::start().await;
     let second = first.replica().await;
     let admin = first.server().connect("postgres").await.expect("the server is up");
     let synchronous = "ALTER SYSTEM SET synchronous_standby_names = '*'";
     admin.batch_execute(synchronous).await.expect("a superuser may do that");
     admin.batch_execute("SELECT pg_reload_conf()").await.expect("a superuser may do that");
+    (first, second)
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn a_synchronous_replica_takes_over() {
+    let ((first, second), redis) = (synchronous().await, TestRedis::start());
     let database = TestDatabase::empty_on(first.server()).await;
     let hosts = format!("{},{}", first.server().host(), second.server().host());
-    let options = Options::default().set(
-        "database",
-        json!({
-            "name": "psycopg2",
-            "args": {
-                "host": hosts, "port": "5432,5432", "user": first.server().user(), "dbname": database.name(), "cp_max": 10,
-            },
-        }),
-    );
+    let options = Options::default().set("database", section(&database, &hosts));
     let topology = Topology { options, ..Topology::full() };
     let cluster = Cluster::start_in(database, redis.socket(), topology).await;
     case("crashed; a synchronous replica takes over")
         .behind_nginx()
         .survives(cluster, async |_| {
+            first.crash().await;
+            second.promote().await;
+        })
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn a_replica_takes_over_from_a_host_that_went_silent() {
+    let ((first, second), redis) = (synchronous().await, TestRedis::start());
+    let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
+    let database = TestDatabase::empty_on(first.server()).await;
+    let socket = format!(".s.PGSQL.{}", first.server().port());
+    let wire =
+        Wire::unix(&folder.path().join(&socket), Path::new(&first.server().host()).join(&socket)).await;
+    let hosts = format!("{},{}", folder.path().display(), second.server().host());
+    let options = Options::default().set("database", section(&database, &hosts));
+    let topology = Topology { options, ..Topology::full() };
+    let cluster = Cluster::start_in(database, redis.socket(), topology).await;
+    case("its host goes silent, connections are not even closed; a synchronous replica takes over")
+        .behind_nginx()
+        .survives(cluster, async |_| {
+            wire.go_silent();
             first.crash().await;
             second.promote().await;
         })

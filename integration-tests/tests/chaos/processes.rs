@@ -60,7 +60,17 @@ async fn a_writer_of_rooms_sleeps_while_it_is_replaced() {
 #[ignore = "takes long; make chaos runs it"]
 async fn main_sleeps_while_it_is_replaced() {
     case("SIGSTOP of main for 20 s")
+        .behind_nginx()
         .survives(full().await, async |cluster| sleeps(cluster, "main").await)
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn a_writer_of_rooms_sleeps_behind_a_proxy() {
+    case("SIGSTOP of a writer of rooms for 20 s, behind nginx")
+        .behind_nginx()
+        .survives(full().await, async |cluster| sleeps(cluster, "events1").await)
         .await;
 }
 
