@@ -1,6 +1,6 @@
 //! Processes come and go as an operator wants it, and are replaced by newer ones.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, fs, path::PathBuf, time::Duration};
 
 use myelin_integration_tests::{Cluster, Topology, load::Plan};
 
@@ -62,19 +62,35 @@ async fn all_processes_are_restarted_by_the_control_program() {
 #[tokio::test]
 #[ignore = "needs a former build; make chaos makes one"]
 async fn all_processes_are_replaced_by_a_newer_build() {
-    let Some(previous) = env::var_os(PREVIOUS).map(PathBuf::from) else {
+    let previous = env::var_os(PREVIOUS).map(PathBuf::from).and_then(|path| path.canonicalize().ok());
+    let Some(previous) = previous else {
         #[expect(clippy::print_stderr, reason = "who runs this must know that nothing was tried")]
         {
             eprintln!("skipped: {PREVIOUS} names no folder with the daemons of a former build");
         }
         return;
     };
-    let topology = Topology { programs: Some(previous), ..Topology::full() };
+    let topology = Topology { programs: Some(previous.clone()), ..Topology::full() };
     let plan = Plan { pause: Duration::from_millis(500), ..Plan::steady() };
     case("`myelin-ctl restart` from a former build to this one")
         .saying(plan)
         .behind_nginx()
         .failing_no_request()
-        .survives(Cluster::start(topology).await, restart)
+        .survives(Cluster::start(topology).await, async |cluster| {
+            let is_former = |program: &PathBuf| program.starts_with(&previous);
+            assert!(programs(cluster).iter().all(is_former));
+            restart(cluster).await;
+            assert!(!programs(cluster).iter().any(is_former), "{:?}", programs(cluster));
+        })
         .await;
+}
+
+/// The programs that the processes of a cluster run, by their pid files.
+fn programs(cluster: &Cluster) -> Vec<PathBuf> {
+    let program = |name: &str| {
+        let file = cluster.folder().join(format!("{name}.pid"));
+        let process = fs::read_to_string(file).expect("each process writes its number");
+        fs::read_link(format!("/proc/{}/exe", process.trim())).expect("the process runs")
+    };
+    cluster.daemons().iter().map(|daemon| program(daemon.name())).collect()
 }
