@@ -126,9 +126,11 @@ pub(super) fn shared_file(
         .options
         .clone()
         .set("listeners", main.listeners())
-        .set("redis", json!({ "enabled": true, "path": redis }))
         .set("worker_replication_secret", json!(SECRET))
         .set("instance_map", Value::Object(instances.collect()));
+    if !options.settings.contains_key("redis") {
+        options = options.set("redis", json!({ "enabled": true, "path": redis }));
+    }
     if topology.tls {
         options = options
             .set("tls_certificate_path", json!(certificate("server.crt")))

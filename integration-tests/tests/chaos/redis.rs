@@ -1,12 +1,13 @@
 //! Redis goes away, comes back empty, sleeps, or is a bad messenger.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use myelin_integration_tests::{
-    Cluster, Topology,
+    Cluster, Options, Topology,
     wire::{MangledNotices, Mangling},
 };
-use myelin_testing::{TestDatabase, TestRedis};
+use myelin_testing::{TestDatabase, TestRedis, TestSentinel};
+use serde_json::json;
 
 use crate::{Case, full};
 
@@ -35,6 +36,28 @@ async fn redis_sleeps_for_half_a_minute() {
             cluster.redis().signal("STOP");
             tokio::time::sleep(HALF_A_MINUTE).await;
             cluster.redis().signal("CONT");
+        })
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn another_redis_takes_over_at_another_address() {
+    let mut redis = TestSentinel::start();
+    let settings = json!({
+        "enabled": true,
+        "password": TestSentinel::PASSWORD,
+        "sentinels": [{ "host": "127.0.0.1", "port": redis.port() }],
+        "sentinel_master": TestSentinel::MASTER,
+    });
+    let topology = Topology { options: Options::default().set("redis", settings), ..Topology::full() };
+    let nowhere = PathBuf::new();
+    let cluster = Cluster::start_in(TestDatabase::empty().await, nowhere, topology).await;
+    case("killed; a Sentinel has its replica take over at another address")
+        .behind_nginx()
+        .survives(cluster, async |_| {
+            redis.kill_master();
+            tokio::time::sleep(Duration::from_secs(10)).await;
         })
         .await;
 }
