@@ -1,7 +1,6 @@
 //! The reading side of a stream.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::{Batch, Notice, Stamped, Stream};
+use crate::{Batch, Cursor, Heading, Notice, Stamped, Step, Stream, Topic, wire::Incoming};
 
 /// How many rows one catch-up query reads.
 const CATCH_UP_ROWS: i64 = 1000;
@@ -52,8 +51,18 @@ struct Inner<S: Stream> {
 }
 
 struct State<S: Stream> {
-    writers: BTreeMap<WriterId, StreamId>,
+    cursor: Cursor,
     subscribers: Vec<Subscriber<S::Row>>,
+    selector: Option<Box<dyn Selector>>,
+}
+
+/// Tells which rows of other processes' notices are wanted in this one; the others are passed over without being read.
+///
+/// Rows that are read back from the database, and those of this process, are not asked about.
+pub trait Selector: Send + Sync {
+    /// Calls `take_in` once, with whether each row of a notice is wanted, by what the rows are about. Rows that are for all are
+    /// wanted; for the others, who begins to follow what they are about waits until `take_in` has returned.
+    fn select(&self, topics: &[Option<Topic>], take_in: &mut dyn FnMut(&[bool]));
 }
 
 impl<S: Stream> Feed<S> {
@@ -63,13 +72,12 @@ impl<S: Stream> Feed<S> {
     /// If the database fails.
     pub async fn open(database: Database) -> Result<Self> {
         let client = database.get().await?;
-        let writers: BTreeMap<_, _> = streams::list_positions(&client, S::NAME).await?.into_iter().collect();
+        let cursor = Cursor::new(streams::list_positions(&client, S::NAME).await?);
         drop(client);
-        let position = Position::from_writers(writers.iter().map(|(writer, id)| (*writer, *id)));
         Ok(Self(Arc::new(Inner {
             database,
-            position: watch::Sender::new(Arc::new(position)),
-            state: Mutex::new(State { writers, subscribers: Vec::new() }),
+            position: watch::Sender::new(Arc::new(cursor.position())),
+            state: Mutex::new(State { cursor, subscribers: Vec::new(), selector: None }),
             outlet: OnceLock::new(),
             catching_up: tokio::sync::Mutex::new(()),
         })))
@@ -79,6 +87,12 @@ impl<S: Stream> Feed<S> {
     /// path of every write: it must be quick and must not block.
     pub fn subscribe(&self, subscriber: impl Fn(&Batch<'_, S::Row>) + Send + Sync + 'static) {
         self.0.state.lock().subscribers.push(Box::new(subscriber));
+    }
+
+    /// Has `selector` asked which rows of other processes' notices are wanted: all subscribers do without the others. There is
+    /// one; the last counts.
+    pub fn select_by(&self, selector: impl Selector + 'static) {
+        self.0.state.lock().selector = Some(Box::new(selector));
     }
 
     /// Up to where all subscribers of this process have seen the stream.
@@ -103,17 +117,45 @@ impl<S: Stream> Feed<S> {
     /// feed [catch up](Feed::catch_up). A notice that is known already changes nothing.
     pub fn deliver(&self, notice: &Notice<S::Row>) -> bool {
         let mut state = self.0.state.lock();
-        let seen = state.writers.get(&notice.writer).copied();
-        if seen.is_some_and(|seen| seen >= notice.position) {
-            return true;
+        match judge::<S>(&state.cursor, &notice.heading) {
+            Step::Known => true,
+            Step::Gap => false,
+            Step::Next => {
+                self.apply(&mut state, &notice.rows, [(notice.heading.writer, notice.heading.position)]);
+                true
+            }
         }
-        let known = state.writers.len() >= notice.writers && self.position().covers_all(&notice.after);
-        if seen != Some(notice.previous) || !known {
-            debug!(stream = S::NAME, ?seen, previous = %notice.previous, "a notice left a gap, or is of a new writer");
-            return false;
+    }
+
+    /// As [`Feed::deliver`], for a notice of another process: only what is wanted here is read.
+    pub(crate) fn take_in(&self, notice: &Incoming<'_>) -> serde_json::Result<bool> {
+        let mut state = self.0.state.lock();
+        match judge::<S>(&state.cursor, &notice.heading) {
+            Step::Known => return Ok(true),
+            Step::Gap => return Ok(false),
+            Step::Next => {}
         }
-        self.apply(&mut state, &notice.rows, [(notice.writer, notice.position)]);
-        true
+        let Heading { writer, position, .. } = notice.heading;
+        // Taken out while it is asked, since what it calls needs the rest of the state.
+        let selector = state.selector.take();
+        let mut taken = Ok(true);
+        let mut take_in = |wanted: Option<&[bool]>| {
+            let is_wanted = |index: usize| wanted.is_none_or(|wanted| wanted.get(index) != Some(&false));
+            let rows = notice.rows.iter().enumerate().filter(|(index, _)| is_wanted(*index));
+            match rows.map(|(_, row)| row.read(writer)).collect::<serde_json::Result<Vec<_>>>() {
+                Ok(rows) => self.apply(&mut state, &rows, [(writer, position)]),
+                Err(error) => taken = Err(error),
+            }
+        };
+        match &selector {
+            Some(selector) => {
+                let topics: Vec<Option<Topic>> = notice.rows.iter().map(|row| row.about).collect();
+                selector.select(&topics, &mut |wanted| take_in(Some(wanted)));
+            }
+            None => take_in(None),
+        }
+        state.selector = selector;
+        taken
     }
 
     /// Sees to it that this process has seen all that is committed by now, in whichever process: for answers that
@@ -147,11 +189,8 @@ impl<S: Stream> Feed<S> {
             let full = i64::try_from(rows.len()).is_ok_and(|count| count >= CATCH_UP_ROWS);
             let mut state = self.0.state.lock();
             // Notices may have arrived while we read; what they brought is not new any more.
-            let fresh: Vec<Stamped<S::Row>> = rows
-                .iter()
-                .filter(|row| state.writers.get(&row.writer).is_none_or(|seen| row.id > *seen))
-                .cloned()
-                .collect();
+            let fresh: Vec<Stamped<S::Row>> =
+                rows.iter().filter(|row| state.cursor.is_new(row.writer, row.id)).cloned().collect();
             match rows.last() {
                 // Rows come by ascending id, so a full page is complete up to its last id for every writer.
                 Some(last) if full => {
@@ -201,14 +240,22 @@ impl<S: Stream> Feed<S> {
         reached: impl IntoIterator<Item = (WriterId, StreamId)>,
     ) {
         for (writer, id) in reached {
-            let seen = state.writers.entry(writer).or_insert(id);
-            *seen = (*seen).max(id);
+            state.cursor.reach(writer, id);
         }
-        let position = Position::from_writers(state.writers.iter().map(|(writer, id)| (*writer, *id)));
+        let position = state.cursor.position();
         if !rows.is_empty() {
             let batch = Batch { rows, position: &position };
             state.subscribers.iter().for_each(|subscriber| subscriber(&batch));
         }
         self.0.position.send_replace(Arc::new(position));
     }
+}
+
+fn judge<S: Stream>(cursor: &Cursor, heading: &Heading) -> Step {
+    let step = cursor.judge(heading);
+    if step == Step::Gap {
+        let previous = heading.previous;
+        debug!(stream = S::NAME, writer = heading.writer.0, %previous, "a notice left a gap, or is of a new writer");
+    }
+    step
 }

@@ -11,6 +11,7 @@
 //!
 //! [`Position`]: myelin_types::Position
 
+mod cursor;
 mod feed;
 mod horizon;
 mod lane;
@@ -18,13 +19,15 @@ mod notices;
 mod pages;
 mod request;
 mod stream;
+mod wire;
 mod writer;
 
-pub use feed::Feed;
+pub use cursor::{Cursor, Heading, Step};
+pub use feed::{Feed, Selector};
 pub use horizon::{Horizon, Lag};
 pub use lane::Lane;
 pub use notices::{Notices, NoticesError, NoticesOptions, RedisAddress, Teller};
 pub use pages::{is_full, read_pages};
 pub use request::ReplicationRequest;
-pub use stream::{Batch, Notice, Stamped, Stream};
+pub use stream::{Batch, Notice, Stamped, Stream, Topic};
 pub use writer::{Appending, StreamWriter, WriteError};

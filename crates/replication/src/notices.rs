@@ -30,12 +30,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{Feed, Notice, Stream};
+use crate::{Feed, Stream, wire};
 
 /// Messages of a stream that wait to be taken in, or to be published. What is more is dropped: it is read from the database.
 const QUEUE: usize = 4096;
-/// Larger notices are published without their rows; whoever wants these reads the database.
-const MAX_BYTES: usize = 64 << 10;
 /// How long Redis may take for one command.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the attempts to reconnect lie apart, in milliseconds: at first, and at most.
@@ -166,16 +164,6 @@ impl Inlet {
     }
 }
 
-/// What is published.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Published<N> {
-    /// A notice, rows and all.
-    Notice(N),
-    /// There is something new in the database.
-    Look,
-}
-
 impl Notices {
     /// Begins to connect, and goes on trying as long as this lives. Nobody has to wait for it: without Redis, processes see
     /// each other's writes later, and nothing else changes.
@@ -218,7 +206,7 @@ impl Notices {
         let reading = tokio::spawn(read(feed.clone(), inlet, queue, self.0.options.look_every));
         self.0.tasks.lock().push(reading.abort_handle());
         let outlet = Outlet { connection: Arc::downgrade(&self.0), channel };
-        feed.publish_to(move |notice| outlet.publish(|| encoded(notice)));
+        feed.publish_to(move |notice| outlet.publish(|| wire::encode::<S>(notice)));
     }
 
     /// Has `hear` called with what other processes tell by a channel of this name, and gives the means to tell them. What is
@@ -293,11 +281,6 @@ fn config(options: &NoticesOptions) -> Config {
         tls: options.tls.clone().map(|tls| fred::types::config::TlsConnector::from(tls).into()),
         ..Config::default()
     }
-}
-
-fn encoded<R: Serialize>(notice: &Notice<R>) -> Bytes {
-    let whole = serde_json::to_vec(&Published::Notice(notice)).ok().filter(|bytes| bytes.len() <= MAX_BYTES);
-    whole.map_or_else(|| Bytes::from_static(br#""look""#), Bytes::from)
 }
 
 /// Publishes what is committed here, one message after the other.
@@ -375,13 +358,13 @@ async fn read<S: Stream>(
 
 /// Whether the feed stands where the message says, or farther.
 fn deliver<S: Stream>(feed: &Feed<S>, message: &[u8]) -> bool {
-    match serde_json::from_slice::<Published<Notice<S::Row>>>(message) {
-        Ok(Published::Notice(notice)) => feed.deliver(&notice),
-        Ok(Published::Look) => false,
-        Err(error) => {
-            // A newer version may say more than we understand; the database says it in our words.
-            debug!(stream = S::NAME, %error, "a notice that is not understood");
-            false
-        }
-    }
+    let taken = match wire::decode(message) {
+        Ok(Some(incoming)) => feed.take_in(&incoming),
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
+    };
+    // A newer version may say more than we understand; the database says it in our words.
+    taken
+        .inspect_err(|error| debug!(stream = S::NAME, %error, "a notice that is not understood"))
+        .unwrap_or_default()
 }

@@ -6,6 +6,8 @@ use myelin_storage::{Client, Result, Transaction};
 use myelin_types::{Position, StreamId, WriterId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::Heading;
+
 /// A row with its place in the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamped<R> {
@@ -25,6 +27,11 @@ pub trait Stream: Send + Sync + 'static {
     /// What one row says, complete enough that a reader in step needs no query.
     type Row: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
 
+    /// What a row is about, if that lets some processes do without reading it; see [`Selector`](crate::Selector).
+    fn about(_row: &Self::Row) -> Option<Topic> {
+        None
+    }
+
     /// Stores rows that have just got their ids, in the writer's transaction.
     fn persist(
         transaction: &Transaction<'_>,
@@ -41,21 +48,21 @@ pub trait Stream: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Stamped<Self::Row>>>> + Send;
 }
 
+/// What a row is about, told beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topic {
+    /// What it is about, such as the number of a room.
+    pub of: i64,
+    /// It may concern also who does not follow that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_all: bool,
+}
+
 /// What a writer tells the readers after a commit.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Notice<R> {
-    /// Who committed.
-    pub writer: WriterId,
-    /// The writer's position before this commit: a reader that does not stand there has missed something.
-    pub previous: StreamId,
-    /// The writer's position now.
-    pub position: StreamId,
-    /// How many writers the stream had at this commit: a reader that knows fewer can't tell what it has seen.
-    pub writers: usize,
-    /// What the writer had seen of the stream when it committed. What these rows build on may be another writer's, whose
-    /// shard this one took over: readers take that in first.
-    #[serde(default)]
-    pub after: Position,
+    /// Whose commit it was, and where that leaves them.
+    pub heading: Heading,
     /// The rows in between, all of them.
     pub rows: Arc<[Stamped<R>]>,
 }

@@ -13,7 +13,7 @@ use myelin_types::StreamId;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::{Feed, Lane, Notice, Stamped, Stream, lane::Ticket};
+use crate::{Feed, Heading, Lane, Notice, Stamped, Stream, lane::Ticket};
 
 /// Rows in one transaction at most.
 const MAX_BATCH_ROWS: usize = 512;
@@ -375,7 +375,8 @@ impl<S: Stream> Committer<S> {
     async fn tell(&mut self, position: StreamId, writers: usize, stamped: Vec<Stamped<S::Row>>) {
         let (writer, previous) = (self.session.writer(), self.position);
         let after = (*self.feed.position()).clone();
-        let notice = Notice { writer, previous, position, writers, after, rows: stamped.into() };
+        let heading = Heading { writer, previous, position, writers, after };
+        let notice = Notice { heading, rows: stamped.into() };
         self.position = position;
         // A gap in our own feed: another writer has joined the stream, or a commit of ours was never told.
         if !self.feed.deliver(&notice)

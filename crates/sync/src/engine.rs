@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod apply;
+mod select;
 
 /// Changes of presence and of devices that are kept at most.
 const MAX_GLOBAL: usize = 4096;
@@ -119,6 +120,9 @@ pub(crate) struct Engine {
     /// Held while rows are taken in and while something new is to be followed: whatever begins to be followed is told
     /// of every row that `seen` does not cover.
     gate: Mutex<()>,
+    /// Held while it is settled which rows are wanted and these are taken in, and while rooms begin to be followed. Taken before
+    /// the gate.
+    selecting: Mutex<()>,
     seen: RwLock<Arc<Seen>>,
     users: RwLock<HashMap<OwnedUserId, Arc<UserFeed>>>,
     rooms: RwLock<HashMap<RoomNid, Arc<Room>>>,
@@ -161,6 +165,7 @@ impl Sync {
             lazy: LazyMembers::new(),
             initial_syncs: Semaphore::new(parts.options.max_initial_syncs),
             gate: Mutex::default(),
+            selecting: Mutex::default(),
             presence_log: Mutex::new(RecentLog::new(token.presence.clone(), MAX_GLOBAL)),
             seen: RwLock::new(Arc::new(Seen { token, text: OnceLock::new() })),
             users: RwLock::default(),
@@ -175,6 +180,7 @@ impl Sync {
                 engine.apply_events(batch.rows, batch.position);
             }
         });
+        engine.parts.events.select_by(select::FollowedRooms(Arc::downgrade(&engine)));
         let follower = Arc::downgrade(&engine);
         engine.parts.receipts.subscribe(move |batch| {
             if let Some(engine) = follower.upgrade() {
@@ -310,6 +316,7 @@ impl Engine {
         sid: i64,
         rows: Vec<crate::load::UserRoomFound>,
     ) -> Vec<Arc<Room>> {
+        let _selecting = self.selecting.lock();
         let _gate = self.gate.lock();
         let mut rooms = HashMap::with_capacity(rows.len());
         let (mut watched, mut unknown) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ mod key_changes;
 mod memory;
 mod people;
 mod responses;
+mod selecting;
 mod sources;
 mod speed;
 mod waiting;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use myelin_replication::{Notices, NoticesOptions, RedisAddress};
+use myelin_replication::{Notices, NoticesOptions, RedisAddress, Selector, Topic};
 use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
 use myelin_testing::{MigratedDatabase, TestRedis, TestSentinel, certificate, free_port};
 use myelin_types::{Position, StreamId};
@@ -123,6 +123,41 @@ async fn homeservers_on_one_redis_do_not_meet() {
     assert!(other.is_told(secret, &one).await);
     assert_eq!(stranger.seen(), Vec::<String>::new());
     assert_eq!(*stranger.feed.position(), Position::default(), "not even that something was said");
+}
+
+/// Follows one letter.
+struct Letter(u8);
+
+impl Selector for Letter {
+    fn select(&self, topics: &[Option<Topic>], take_in: &mut dyn FnMut(&[bool])) {
+        let is_wanted =
+            |topic: &Option<Topic>| topic.is_none_or(|topic| topic.for_all || topic.of == i64::from(self.0));
+        take_in(&topics.iter().map(is_wanted).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn what_concerns_nobody_here_is_passed_over() {
+    let (redis, database) = (TestRedis::start(), database().await);
+    let (one, _one) = connected(&database, "one", options(&redis, "a.test", NEVER)).await;
+    let (other, _other) = connected(&database, "other", options(&redis, "a.test", NEVER)).await;
+    until_heard(&one, &other).await;
+    other.feed.select_by(Letter(b'b'));
+    // Who has just connected may read some from the database.
+    let mut before = usize::MAX;
+    while before != other.seen().len() {
+        before = other.seen().len();
+        let id = one.say("zero").await;
+        assert!(other.is_told(id, &one).await);
+    }
+    for word in ["apple", "banana", "cherry!", "date", ""] {
+        let id = one.say(word).await;
+        assert!(other.is_told(id, &one).await, "the position moves in any case");
+    }
+    assert_eq!(other.seen()[before..], ["banana", "cherry!", ""]);
+    let lost = one.writer.append(words(&["elder", "fig", "blueberry"])).await.unwrap();
+    assert!(other.is_told(lost[2], &one).await);
+    assert_eq!(other.seen()[before..], ["banana", "cherry!", "", "blueberry"]);
 }
 
 #[tokio::test]

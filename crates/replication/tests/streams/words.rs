@@ -6,7 +6,7 @@ use std::{
 };
 
 use myelin_leases::Session;
-use myelin_replication::{Feed, Stamped, Stream, StreamWriter};
+use myelin_replication::{Feed, Stamped, Stream, StreamWriter, Topic};
 use myelin_storage::{Client, Result, Transaction, execute, query};
 use myelin_testing::MigratedDatabase;
 use myelin_types::{Position, StreamId, WriterId};
@@ -17,6 +17,12 @@ pub struct Words;
 impl Stream for Words {
     const NAME: &'static str = "receipts";
     type Row = String;
+
+    /// The first letter; what is shouted is for all.
+    fn about(word: &String) -> Option<Topic> {
+        let of = word.bytes().next()?.into();
+        Some(Topic { of, for_all: word.ends_with('!') })
+    }
 
     async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<String>]) -> Result<()> {
         const SQL: &str = "INSERT INTO words SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[])";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use myelin_leases::{LeaseError, Session};
-use myelin_replication::{Notice, Stamped, Stream, WriteError};
+use myelin_replication::{Heading, Notice, Stamped, Stream, WriteError};
 use myelin_storage::{Result, StorageError, execute, query};
 use myelin_types::StreamId;
 
@@ -77,12 +77,15 @@ async fn a_reader_that_missed_notices_reads_them_from_the_database_once() {
     let ids = main.writer.append(words(&["one", "two"])).await.unwrap();
     let more = main.writer.append(words(&["three"])).await.unwrap();
     // Only the last notice arrives, twice.
-    let notice = Notice {
+    let heading = Heading {
         after: myelin_types::Position::default(),
         writer: main.session.writer(),
         previous: ids[1],
         position: more[0],
         writers: 2,
+    };
+    let notice = Notice {
+        heading,
         rows: vec![Stamped { id: more[0], writer: main.session.writer(), row: "three".to_owned() }].into(),
     };
     assert!(!reader.feed.deliver(&notice), "the gap is noticed");

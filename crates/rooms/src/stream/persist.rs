@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use myelin_push::PushBits;
-use myelin_replication::{Stamped, Stream};
+use myelin_replication::{Stamped, Stream, Topic};
 use myelin_storage::{
     Client, Result, Transaction, aliases, event_graph, events, memberships, pipelined, relations,
     rooms::{self, RoomRow},
@@ -18,6 +18,11 @@ impl Stream for EventStream {
     const NAME: &'static str = "events";
 
     type Row = EventRow;
+
+    /// The room. States of rooms are read by whom the room is no concern of otherwise, and members come and go.
+    fn about(row: &EventRow) -> Option<Topic> {
+        Some(Topic { of: row.room_nid.0, for_all: !row.state_changes.is_empty() || row.redacts.is_some() })
+    }
 
     async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
         for row in rows {

@@ -9,6 +9,7 @@ use ruma::{
     OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, RoomVersionId, events::StateEventType,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
+use serde_json::value::RawValue;
 
 use super::{
     EventNid, EventRow, PushOutcome, Redacted, Relation, RoomNid, StateChange, StateNumbers, Writing,
@@ -41,7 +42,8 @@ struct WireEvent {
     id: OwnedEventId,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     rejected: bool,
-    json: Box<str>,
+    /// As it is: parsed where it is wanted, and not escaped.
+    json: Box<RawValue>,
 }
 
 /// Most changes are the event of the row itself, which is not written twice.
@@ -76,12 +78,14 @@ pub(crate) fn version_of(of: Rules) -> Option<&'static RoomVersionId> {
 static VERSIONS: [RoomVersionId; SUPPORTED_ROOM_VERSIONS.len()] = SUPPORTED_ROOM_VERSIONS;
 
 impl WireEvent {
-    fn of(pdu: &Pdu) -> Self {
-        Self { id: pdu.event_id().clone(), rejected: pdu.is_rejected(), json: pdu.json().into() }
+    fn of<E: serde::ser::Error>(pdu: &Pdu) -> Result<Self, E> {
+        let json = RawValue::from_string(pdu.json().to_owned()).map_err(E::custom)?;
+        Ok(Self { id: pdu.event_id().clone(), rejected: pdu.is_rejected(), json })
     }
 
     fn read<E: serde::de::Error>(self, room_id: &OwnedRoomId, rules: Rules) -> Result<Arc<Pdu>, E> {
-        let pdu = Pdu::from_stored(room_id.clone(), self.id, self.json, rules).map_err(E::custom)?;
+        let pdu = Pdu::from_stored(room_id.clone(), self.id, Box::<str>::from(self.json), rules)
+            .map_err(E::custom)?;
         Ok(Arc::new(pdu.with_rejected(self.rejected)))
     }
 }
@@ -91,31 +95,33 @@ impl Serialize for EventRow {
         let version =
             version_of(self.pdu.rules()).ok_or_else(|| S::Error::custom("rules of no room version"))?;
         let is_own = |event: &Arc<Pdu>| event.event_id() == self.pdu.event_id();
-        let change = |change: &StateChange| WireChange {
-            event_type: change.event_type.clone(),
-            key: change.state_key.clone(),
-            own: change.event.as_ref().is_some_and(is_own),
-            event: change.event.as_ref().filter(|event| !is_own(event)).map(|event| WireEvent::of(event)),
-            replaced: change.replaced.as_deref().map(WireEvent::of),
+        let change = |change: &StateChange| {
+            let event = change.event.as_ref().filter(|event| !is_own(event));
+            Ok(WireChange {
+                event_type: change.event_type.clone(),
+                key: change.state_key.clone(),
+                own: change.event.as_ref().is_some_and(is_own),
+                event: event.map(|event| WireEvent::of(event)).transpose()?,
+                replaced: change.replaced.as_deref().map(WireEvent::of).transpose()?,
+            })
         };
-        let redacted = |redacted: &Redacted| WireRedacted {
-            event: WireEvent::of(&redacted.pdu),
-            nid: redacted.nid,
-            parent: redacted.parent_id.clone(),
+        let redacted = |redacted: &Redacted| {
+            let event = WireEvent::of(&redacted.pdu)?;
+            Ok(WireRedacted { event, nid: redacted.nid, parent: redacted.parent_id.clone() })
         };
         let row = WireRow {
             room: self.room_nid,
             nid: self.nid,
             room_id: self.pdu.room_id().clone(),
             version: version.clone(),
-            event: WireEvent::of(&self.pdu),
+            event: WireEvent::of(&self.pdu)?,
             timeline: self.timeline,
-            state: self.state_changes.iter().map(change).collect(),
+            state: self.state_changes.iter().map(change).collect::<Result<_, S::Error>>()?,
             push: self.push.clone(),
             thread: self.thread_id.clone(),
             relation: self.relation.clone(),
             sent_by: self.sent_by.clone(),
-            redacts: self.redacts.as_ref().map(redacted),
+            redacts: self.redacts.as_ref().map(redacted).transpose()?,
         };
         row.serialize(serializer)
     }

@@ -248,6 +248,10 @@ impl World {
     }
 
     /// What is true of a room.
+    pub fn events(&self) -> &Feed<EventStream> {
+        &self.events
+    }
+
     pub fn truth<T>(&self, room_id: &RoomId, look: impl FnOnce(&Truth) -> T) -> T {
         look(&self.truths.lock()[room_id])
     }

@@ -1,0 +1,76 @@
+//! Where a reader of a stream stands, and what a notice means to it: the rules of [`Feed`](crate::Feed)s without their rows.
+
+use std::collections::BTreeMap;
+
+use myelin_types::{Position, StreamId, WriterId};
+use serde::{Deserialize, Serialize};
+
+/// What a notice says beside its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Heading {
+    /// Who committed.
+    pub writer: WriterId,
+    /// The writer's position before this commit: a reader that does not stand there has missed something.
+    pub previous: StreamId,
+    /// The writer's position now.
+    pub position: StreamId,
+    /// How many writers the stream had at this commit: a reader that knows fewer can't tell what it has seen.
+    pub writers: usize,
+    /// What the writer had seen of the stream when it committed. What these rows build on may be another writer's, whose
+    /// shard this one took over: readers take that in first.
+    #[serde(default)]
+    pub after: Position,
+}
+
+/// What a notice means to a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: its rows were taken in before.
+    Known,
+    /// Its rows are the next ones.
+    Next,
+    /// Rows before it are missing, or may be: the database has to be read.
+    Gap,
+}
+
+/// Up to where a reader has taken in the rows of each writer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    writers: BTreeMap<WriterId, StreamId>,
+}
+
+impl Cursor {
+    /// A reader that stands at what these writers have committed.
+    pub fn new(committed: impl IntoIterator<Item = (WriterId, StreamId)>) -> Self {
+        Self { writers: committed.into_iter().collect() }
+    }
+
+    /// What a notice means here.
+    pub fn judge(&self, heading: &Heading) -> Step {
+        let seen = self.writers.get(&heading.writer).copied();
+        if seen.is_some_and(|seen| seen >= heading.position) {
+            return Step::Known;
+        }
+        let is_known = self.writers.len() >= heading.writers && self.position().covers_all(&heading.after);
+        match seen == Some(heading.previous) && is_known {
+            true => Step::Next,
+            false => Step::Gap,
+        }
+    }
+
+    /// Whether a row was not taken in yet.
+    pub fn is_new(&self, writer: WriterId, id: StreamId) -> bool {
+        self.writers.get(&writer).is_none_or(|seen| id > *seen)
+    }
+
+    /// Notes that the rows of a writer were taken in up to here.
+    pub fn reach(&mut self, writer: WriterId, id: StreamId) {
+        let seen = self.writers.entry(writer).or_insert(id);
+        *seen = (*seen).max(id);
+    }
+
+    /// Where the reader stands, as tokens tell it.
+    pub fn position(&self) -> Position {
+        Position::from_writers(self.writers.iter().map(|(writer, id)| (*writer, *id)))
+    }
+}
