@@ -35,7 +35,7 @@ pub mod wire;
 pub use api::{Answer, Api, PATIENCE};
 pub use cluster::{Cluster, Topology};
 pub use daemon::{Daemon, program};
-pub use server::{Options, Said, Server};
+pub use server::{BCRYPT_ROUNDS, Options, Said, Server};
 pub use sync::{Sync, Syncer};
 pub use timeline::Timelines;
 pub use user::{User, path_segment};

@@ -18,6 +18,9 @@ const SERVER_NAME: &str = "myelin.test";
 /// A signing key in Synapse's format. It protects nothing.
 pub(crate) const SIGNING_KEY: &str = "ed25519 a_test bXllbGluIGludGVncmF0aW9uIHRlc3RzIHNpZ25pbmc\n";
 
+/// How often passwords are hashed, as a power of two: as few as bcrypt has.
+pub const BCRYPT_ROUNDS: u32 = 4;
+
 /// What a test wants to be different in `homeserver.yaml`.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -212,7 +215,7 @@ pub(crate) fn configuration(options: Options, port: u16, database: &TestDatabase
         "registration_shared_secret": "shared",
         "enable_registration": true,
         "enable_registration_without_verification": true,
-        "bcrypt_rounds": 4,
+        "bcrypt_rounds": BCRYPT_ROUNDS,
         "trusted_key_servers": [],
         "rc_message": unlimited,
         "rc_registration": unlimited,

@@ -1,7 +1,6 @@
 //! A keep-alive HTTP connection that costs next to nothing, so that the figures are the server's and not its client's.
 
 use anyhow::{Context as _, bail, ensure};
-use myelin_integration_tests::User;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,20 +10,43 @@ use tokio::{
 /// The largest answer that is read: an initial sync has some megabytes.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
-/// A connection of one user.
+/// A logged-in device.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// The full user ID.
+    pub user_id: String,
+    /// Its access token.
+    pub token: String,
+    /// Its device's ID.
+    pub device_id: String,
+}
+
+impl Account {
+    /// Reads the answer to a registration or a login.
+    pub fn from_login(answer: &Value) -> anyhow::Result<Self> {
+        let text = |key: &str| {
+            let text = answer[key].as_str().map(str::to_owned);
+            text.with_context(|| format!("no {key} in the answer {answer}"))
+        };
+
+        Ok(Self { user_id: text("user_id")?, token: text("access_token")?, device_id: text("device_id")? })
+    }
+}
+
+/// A connection, over which one account speaks at a time.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     authority: String,
-    token: String,
+    account: Account,
     request: Vec<u8>,
     buffer: Vec<u8>,
     body: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects to a homeserver under its base URL.
-    pub async fn open(base_url: &str, user: &User) -> anyhow::Result<Self> {
+    /// Connects an account to a homeserver under its base URL.
+    pub async fn open(base_url: &str, account: &Account) -> anyhow::Result<Self> {
         let authority = base_url.trim_start_matches("http://").to_owned();
         let stream = TcpStream::connect(&authority).await.context("connecting to the homeserver")?;
         stream.set_nodelay(true)?;
@@ -32,11 +54,33 @@ impl Connection {
         Ok(Self {
             stream,
             authority,
-            token: user.access_token.clone(),
+            account: account.clone(),
             request: Vec::new(),
             buffer: Vec::with_capacity(1 << 16),
             body: Vec::new(),
         })
+    }
+
+    /// Who speaks.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// From now on somebody else does.
+    pub fn act_as(&mut self, account: &Account) {
+        self.account.clone_from(account);
+    }
+
+    /// Sends a request that must be answered with 200.
+    pub async fn ok(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
+        let status = self.request(method, path, body).await?;
+        ensure!(
+            status == 200,
+            "{method} {path} was answered with {status}: {}",
+            String::from_utf8_lossy(&self.body[..self.body.len().min(300)])
+        );
+
+        Ok(())
     }
 
     /// Sends a request and reads its whole answer: the status; the body is then in [`Connection::body`].
@@ -48,7 +92,7 @@ impl Connection {
             self.request,
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
             self.authority,
-            self.token,
+            self.account.token,
             body.len(),
         )?;
         self.stream.write_all(&self.request).await?;
@@ -59,6 +103,28 @@ impl Connection {
     /// The body of the last answer.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Whether the body of the last answer has these bytes somewhere.
+    pub fn has(&self, text: &str) -> bool {
+        find(&self.body, text.as_bytes()).is_some()
+    }
+
+    /// The numbers in the body of the last answer that follow some text and end with a point.
+    pub fn numbers_after(&self, text: &str) -> Vec<usize> {
+        let mut numbers = Vec::new();
+        let mut rest = self.body.as_slice();
+        while let Some(at) = find(rest, text.as_bytes()) {
+            rest = &rest[at + text.len()..];
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if rest.get(digits) == Some(&b'.') {
+                numbers.extend(
+                    std::str::from_utf8(&rest[..digits]).ok().and_then(|text| text.parse::<usize>().ok()),
+                );
+            }
+        }
+
+        numbers
     }
 
     /// The body of the last answer, parsed.

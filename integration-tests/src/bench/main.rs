@@ -2,93 +2,133 @@
 //!
 //! `make bench` builds and runs it, with a PostgreSQL of its own that syncs to disk. By hand:
 //! `MYELIN_TEST_POSTGRES=socket-folder target/release/myelin-bench [--seconds N] [--topology single|cluster] [SCENARIO…]`
+//!
+//! Start reading at [`scenarios::SCENARIOS`], the table of what is measured; [`run::Run`] is what a scenario is given.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the output of this program")]
 
 mod connection;
+mod crew;
 mod homeserver;
 mod meter;
+mod processes;
+mod references;
+mod report;
+mod run;
 mod scenarios;
 
-use std::{env, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
+use clap::Parser;
 
-use crate::{homeserver::Homeserver, meter::Report};
+use crate::{
+    homeserver::Topology,
+    references::References,
+    report::Report,
+    run::Run,
+    scenarios::{SCENARIOS, Scenario},
+};
 
-/// How long each scenario is measured unless the command line says otherwise.
-const DEFAULT_SECONDS: u64 = 10;
+/// How long a scenario may take, its preparations included, beside what it measures.
+const PATIENCE: Duration = Duration::from_secs(240);
 
-const SCENARIOS: [&str; 5] = ["idle", "send", "sync_noop", "fan_out", "initial_sync"];
-
-const TOPOLOGIES: [&str; 2] = ["single", "cluster"];
+/// Measures what requests cost, one JSON line per measurement.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How long each scenario is measured, in seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// One process, or a cluster behind nginx. Without it, each scenario runs where it says something.
+    #[arg(long)]
+    topology: Option<Topology>,
+    /// Tell the scenarios, and measure nothing.
+    #[arg(long)]
+    list: bool,
+    /// Serve the empty handler on a port; for the program's own use.
+    #[arg(long, hide = true)]
+    serve_nothing: Option<u16>,
+    /// Scenarios, by their names or how these begin. Without any, all.
+    scenarios: Vec<String>,
+}
 
 // One thread is enough for this load, and leaves the other core to the homeserver and PostgreSQL.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let Arguments { scenarios, length, topologies } = arguments()?;
-    let runs =
-        topologies.iter().flat_map(|topology| scenarios.iter().map(move |scenario| (topology, scenario)));
-    for (topology, scenario) in runs {
-        let reports = run(topology, scenario, length).await;
-        for mut report in reports.with_context(|| format!("measuring {scenario} ({topology})"))? {
-            report.topology.clone_from(topology);
-            #[expect(clippy::print_stdout, reason = "the output of this program")]
-            {
-                println!("{}", serde_json::to_string(&report)?);
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if let Some(port) = arguments.serve_nothing {
+        references::serve_nothing(port).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.list {
+        for Scenario { name, about, .. } in SCENARIOS {
+            println!("{name:20} {about}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let chosen = chosen(&arguments.scenarios)?;
+    let length = Duration::from_secs(arguments.seconds);
+    let (references, reports) = References::measure(length).await.context("measuring the references")?;
+    print(&reports)?;
+    let mut exit = ExitCode::SUCCESS;
+    for scenario in chosen {
+        let topologies = match &arguments.topology {
+            Some(topology) => std::slice::from_ref(topology),
+            None => scenario.topologies,
+        };
+        for topology in topologies {
+            if let Err(error) = run(scenario, *topology, length, references).await {
+                eprintln!("{} ({}) failed: {error:#}", scenario.name, topology.name());
+                exit = ExitCode::FAILURE;
             }
         }
+    }
+
+    Ok(exit)
+}
+
+/// Runs a scenario on a homeserver and a database of its own, and prints its figures.
+async fn run(
+    scenario: &Scenario,
+    topology: Topology,
+    length: Duration,
+    references: References,
+) -> anyhow::Result<()> {
+    let mut run = Run::start(topology, length, references).await?;
+    let ended = tokio::time::timeout(PATIENCE + 4 * length, (scenario.run)(&mut run)).await;
+    let reports = run.into_reports();
+    print(&reports)?;
+    ended.context("it takes too long")??;
+    let errors: usize = reports.iter().map(|report| report.errors).sum();
+    ensure!(errors == 0, "{errors} operations failed");
+
+    Ok(())
+}
+
+fn print(reports: &[Report]) -> anyhow::Result<()> {
+    for report in reports {
+        println!("{}", serde_json::to_string(report)?);
     }
 
     Ok(())
 }
 
-/// Runs a scenario on a homeserver and a database of its own.
-async fn run(topology: &str, scenario: &str, length: Duration) -> anyhow::Result<Vec<Report>> {
-    let mut server = Homeserver::start(topology).await;
-    match scenario {
-        "idle" => scenarios::idle(&mut server, length).await,
-        "send" => scenarios::send(&mut server, length).await,
-        "sync_noop" => scenarios::sync_noop(&mut server, length).await,
-        "fan_out" => scenarios::fan_out(&mut server, length).await,
-        "initial_sync" => scenarios::initial_sync(&mut server, length).await,
-        other => bail!("there is no scenario {other}, only {}", SCENARIOS.join(", ")),
+/// The scenarios that were asked for.
+fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
+    for name in names {
+        ensure!(
+            SCENARIOS.iter().any(|scenario| scenario.name.starts_with(name)),
+            "there is no scenario {name}: --list tells which there are"
+        );
     }
-}
+    // A whole name means that one alone, even if others begin with it.
+    let is_whole = |name: &str| SCENARIOS.iter().any(|scenario| scenario.name == name);
+    let means = |name: &str, scenario: &Scenario| match is_whole(name) {
+        true => scenario.name == name,
+        false => scenario.name.starts_with(name),
+    };
+    let wanted = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| means(name, scenario));
 
-/// What is measured.
-struct Arguments {
-    scenarios: Vec<String>,
-    length: Duration,
-    topologies: Vec<String>,
-}
-
-/// All scenarios by default, on both topologies.
-fn arguments() -> anyhow::Result<Arguments> {
-    let mut arguments = env::args().skip(1);
-    let mut scenarios = Vec::new();
-    let mut seconds = DEFAULT_SECONDS;
-    let mut topologies = TOPOLOGIES.map(str::to_owned).to_vec();
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--seconds" => {
-                let value = arguments.next().context("--seconds needs a number")?;
-                seconds = value.parse().with_context(|| format!("{value} is no number of seconds"))?;
-            }
-            "--topology" => {
-                let value = arguments.next().context("--topology needs a name")?;
-                if !TOPOLOGIES.contains(&value.as_str()) {
-                    bail!("there is no topology {value}, only {}", TOPOLOGIES.join(", "));
-                }
-                topologies = vec![value];
-            }
-            option if option.starts_with('-') => {
-                bail!("there is no option {option}, only --seconds N and --topology NAME")
-            }
-            scenario => scenarios.push(scenario.to_owned()),
-        }
-    }
-    if scenarios.is_empty() {
-        scenarios = SCENARIOS.map(str::to_owned).to_vec();
-    }
-
-    Ok(Arguments { scenarios, length: Duration::from_secs(seconds), topologies })
+    Ok(SCENARIOS.iter().filter(wanted).collect())
 }
