@@ -2,10 +2,10 @@
 # The work is in dev/; each script there also runs by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prepare check unit integration clients chaos bench clean
+.PHONY: help run test prepare check unit integration clients chaos bench bench-check clean
 
 help: ## Lists these targets.
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## Starts a homeserver with a demo user, data under var/. Ctrl-C stops it. PORT=8008, TOPOLOGY=cluster (or single).
 	@dev/run
@@ -31,8 +31,11 @@ clients: ## Runs the tests with real client libraries only.
 chaos: ## Breaks a cluster in all ways that the fault suite knows, and writes what it cost into docs/reliability.md.
 	@dev/chaos
 
-bench: ## Measures a release build: one JSON line per scenario.
+bench: ## Measures a release build: one JSON line per scenario, in a quarter of an hour. `dev/bench --list` tells which.
 	@dev/bench
+
+bench-check: ## Counts the instructions of the hot paths and fails if they are 3 % more than the committed counts.
+	@dev/bench-check
 
 clean: ## Stops and removes what the tests and the build made; keeps var/, where `make run` has its data.
 	@dev/clean

@@ -10,6 +10,7 @@
 mod connection;
 mod crew;
 mod homeserver;
+mod instructions;
 mod meter;
 mod processes;
 mod references;
@@ -45,6 +46,12 @@ struct Arguments {
     /// Tell the scenarios, and measure nothing.
     #[arg(long)]
     list: bool,
+    /// Tell the statements that took the most of PostgreSQL's time, on standard error.
+    #[arg(long)]
+    statements: bool,
+    /// Count the instructions of the hot paths, of a daemon that runs under callgrind: see dev/bench-check.
+    #[arg(long, hide = true)]
+    instructions: bool,
     /// Serve the empty handler on a port; for the program's own use.
     #[arg(long, hide = true)]
     serve_nothing: Option<u16>,
@@ -67,9 +74,17 @@ async fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
+    if arguments.instructions {
+        for (path, count) in instructions::count().await? {
+            println!("{path}\t{count}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+
     let chosen = chosen(&arguments.scenarios)?;
-    let length = Duration::from_secs(arguments.seconds);
-    let (references, reports) = References::measure(length).await.context("measuring the references")?;
+    let (references, reports) = References::measure(Duration::from_secs(arguments.seconds))
+        .await
+        .context("measuring the references")?;
     print(&reports)?;
     let mut exit = ExitCode::SUCCESS;
     for scenario in chosen {
@@ -78,7 +93,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             None => scenario.topologies,
         };
         for topology in topologies {
-            if let Err(error) = run(scenario, *topology, length, references).await {
+            if let Err(error) = run(scenario, *topology, &arguments, references).await {
                 eprintln!("{} ({}) failed: {error:#}", scenario.name, topology.name());
                 exit = ExitCode::FAILURE;
             }
@@ -92,10 +107,12 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn run(
     scenario: &Scenario,
     topology: Topology,
-    length: Duration,
+    arguments: &Arguments,
     references: References,
 ) -> anyhow::Result<()> {
+    let length = Duration::from_secs(arguments.seconds);
     let mut run = Run::start(topology, length, references).await?;
+    run.tells_statements = arguments.statements;
     let ended = tokio::time::timeout(PATIENCE + 4 * length, (scenario.run)(&mut run)).await;
     let reports = run.into_reports();
     print(&reports)?;

@@ -120,6 +120,27 @@ impl Meter {
         })
     }
 
+    /// Forgets which statements there were, so that [`Meter::statements`] tells those that come from now on. The counters of a
+    /// [`Reading`] start anew, too.
+    pub async fn forget_statements(&self) -> anyhow::Result<()> {
+        self.client.execute("SELECT pg_stat_statements_reset()", &[]).await?;
+
+        Ok(())
+    }
+
+    /// The statements that took the most time since then: calls, milliseconds in all, text.
+    pub async fn statements(&self) -> anyhow::Result<Vec<(i64, f64, String)>> {
+        const SQL: &str = "
+            SELECT calls, total_exec_time, regexp_replace(query, '\\s+', ' ', 'g')
+              FROM pg_stat_statements
+             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = $1)
+             ORDER BY total_exec_time DESC LIMIT 15";
+
+        let rows = self.client.query(SQL, &[&self.database]).await?;
+
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    }
+
     fn cpu(&self, groups: &[Group]) -> CpuTimes {
         let processes = groups.iter().flat_map(|group| group.processes.iter().copied());
 

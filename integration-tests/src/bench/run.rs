@@ -28,6 +28,8 @@ pub struct Run {
     pub length: Duration,
     /// What this machine takes for what nobody can do without.
     pub references: References,
+    /// The statements that took the most of PostgreSQL's time are told after each measurement.
+    pub tells_statements: bool,
     topology: Topology,
     meter: Meter,
     reports: Vec<Report>,
@@ -45,7 +47,9 @@ impl Run {
         let server = Homeserver::start(topology).await;
         let meter = Meter::new(server.database()).await?;
 
-        Ok(Self { server, length, references, topology, meter, reports: Vec::new() })
+        let tells_statements = false;
+
+        Ok(Self { server, length, references, tells_statements, topology, meter, reports: Vec::new() })
     }
 
     /// The figures so far.
@@ -85,6 +89,9 @@ impl Run {
         self.meter.quiet(&groups).await?;
         let daemons = groups.iter().filter(|group| group.is_server);
         daemons.for_each(|group| forget_peaks(&group.processes));
+        if self.tells_statements {
+            self.meter.forget_statements().await?;
+        }
         let reading = self.meter.read(&groups).await?;
 
         Ok(Begun { reading, at: Instant::now() })
@@ -96,9 +103,24 @@ impl Run {
         let mut report = measured(&self.meter, name, groups, begun, outcome).await?;
         self.topology.name().clone_into(&mut report.topology);
         report.server_cpu_x_empty_handler = self.references.as_multiple(report.server_cpu_ms_per_op);
+        if self.tells_statements {
+            self.tell_statements(&report).await?;
+        }
         self.reports.push(report);
 
         Ok(self.reports.last_mut().expect("one was just added"))
+    }
+}
+
+impl Run {
+    async fn tell_statements(&self, report: &Report) -> anyhow::Result<()> {
+        let ops = report.ops.max(1) as f64;
+        eprintln!("{} ({}): calls and milliseconds per operation", report.scenario, report.topology);
+        for (calls, milliseconds, text) in self.meter.statements().await? {
+            eprintln!("  {:9.3} {:9.4}  {text}", calls as f64 / ops, milliseconds / ops);
+        }
+
+        Ok(())
     }
 }
 

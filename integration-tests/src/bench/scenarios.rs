@@ -1,7 +1,7 @@
 //! The table of what is measured. A new scenario is a function in the file of its family and a line here.
 
 mod accounts;
-mod ephemeral;
+pub mod ephemeral;
 mod fan_out;
 mod idle;
 mod initial_sync;
