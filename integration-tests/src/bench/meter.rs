@@ -16,12 +16,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many looks in a row must find nothing.
 const QUIET_LOOKS: u32 = 3;
 
-/// What all processes together may use between two looks and count as quiet: a fiftieth of a core, twice of what the ten
-/// daemons of a cluster use with nobody there.
+/// What all processes together may use between two looks and count as quiet, beside twice what they use when nobody is there.
 const QUIET_CPU: Duration = Duration::from_millis(2);
 
+/// How many looks tell what that is. Half of them may see something else that is going on.
+const IDLE_LOOKS: usize = 15;
+
 /// When it is given up waiting for that.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the counters.
 pub struct Meter {
@@ -31,6 +33,17 @@ pub struct Meter {
     backend: u32,
     database: String,
     postmaster: u32,
+    /// What may be used between two looks and count as quiet.
+    quiet_cpu: Duration,
+}
+
+/// That all is done.
+#[derive(Debug)]
+pub struct Quiet {
+    /// How long that took.
+    pub after: Duration,
+    /// The CPU times when it was so: what is used while it is made sure of doesn't count.
+    pub cpu: CpuTimes,
 }
 
 /// The counters at a time.
@@ -64,29 +77,43 @@ impl Meter {
             backend,
             database: database.name().to_owned(),
             postmaster: processes::parent(backend)?,
+            quiet_cpu: QUIET_CPU,
         })
     }
 
-    /// Waits until nothing is under way any more, in the groups and in PostgreSQL: what was put off counts, too. How long
-    /// that took.
-    pub async fn quiet(&self, groups: &[Group]) -> anyhow::Result<Duration> {
+    /// Looks for a moment how much the groups and PostgreSQL do when nobody wants anything of them.
+    pub async fn look_at_idleness(&mut self, groups: &[Group]) {
+        let mut used = Vec::new();
+        let mut last = self.cpu(groups);
+        for _ in 0..IDLE_LOOKS {
+            sleep(LOOK_EVERY).await;
+            let now = self.cpu(groups);
+            used.push(now.all_since(&last));
+            last = now;
+        }
+        used.sort_unstable();
+        self.quiet_cpu = QUIET_CPU + 2 * used[IDLE_LOOKS / 2];
+    }
+
+    /// Waits until nothing is under way any more, in the groups and in PostgreSQL: what was put off counts, too.
+    pub async fn quiet(&self, groups: &[Group]) -> Quiet {
         let start = Instant::now();
         let mut quiet_looks = 0;
-        let mut quiet_since = start;
         let mut last = self.cpu(groups);
+        let mut quiet = Quiet { after: Duration::ZERO, cpu: last.clone() };
         while quiet_looks < QUIET_LOOKS && start.elapsed() < PATIENCE {
             sleep(LOOK_EVERY).await;
             let now = self.cpu(groups);
-            if now.all_since(&last) > QUIET_CPU {
+            if now.all_since(&last) > self.quiet_cpu {
                 quiet_looks = 0;
-                quiet_since = Instant::now();
+                quiet = Quiet { after: start.elapsed(), cpu: now.clone() };
             } else {
                 quiet_looks += 1;
             }
             last = now;
         }
 
-        Ok(quiet_since - start)
+        quiet
     }
 
     /// Reads all counters now. A read is a query that looks at tables: not one that writes, nor one that takes numbers

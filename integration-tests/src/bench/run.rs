@@ -44,8 +44,9 @@ pub struct Begun {
 impl Run {
     /// Starts a homeserver.
     pub async fn start(topology: Topology, length: Duration, references: References) -> anyhow::Result<Self> {
-        let server = Homeserver::start(topology).await;
-        let meter = Meter::new(server.database()).await?;
+        let mut server = Homeserver::start(topology).await;
+        let mut meter = Meter::new(server.database()).await?;
+        meter.look_at_idleness(&server.groups()).await;
 
         let tells_statements = false;
 
@@ -86,7 +87,7 @@ impl Run {
     /// Reads the counters once all is quiet.
     pub async fn begin(&mut self) -> anyhow::Result<Begun> {
         let groups = self.server.groups();
-        self.meter.quiet(&groups).await?;
+        self.meter.quiet(&groups).await;
         let daemons = groups.iter().filter(|group| group.is_server);
         daemons.for_each(|group| forget_peaks(&group.processes));
         if self.tells_statements {
@@ -131,7 +132,7 @@ pub async fn measure_other(
     groups: Vec<Group>,
     load: impl Future<Output = anyhow::Result<Outcome>>,
 ) -> anyhow::Result<Report> {
-    meter.quiet(&groups).await?;
+    meter.quiet(&groups).await;
     let begun = Begun { reading: meter.read(&groups).await?, at: Instant::now() };
     let outcome = load.await?;
     let mut report = measured(meter, name, groups, begun, outcome).await?;
@@ -148,8 +149,9 @@ async fn measured(
     outcome: Outcome,
 ) -> anyhow::Result<Report> {
     let length = begun.at.elapsed();
-    let until_quiet = meter.quiet(&groups).await?;
-    let after = meter.read(&groups).await?;
+    let quiet = meter.quiet(&groups).await;
+    let after = Reading { cpu: quiet.cpu, ..meter.read(&groups).await? };
+    let until_quiet = quiet.after;
     let measured = Measured { before: begun.reading, after, length, until_quiet, groups, outcome };
 
     Ok(Report::new(name, measured))

@@ -13,18 +13,22 @@ const CLIENTS: usize = 8;
 
 const UPLOAD: &str = "/_matrix/client/v3/keys/upload";
 
-/// Uploads one-time keys.
+/// Uploads one-time keys, for another device each time: a device has some dozens of keys, not thousands.
 pub async fn upload(run: &mut Run) -> anyhow::Result<()> {
+    const DEVICES: usize = 2_000;
     const KEYS: usize = 10;
 
-    let users = users(&run.server, "user", CLIENTS).await?;
-    let mut clients = connections(&run.server.url(), &users).await?;
-    for client in &mut clients {
-        upload_device_keys(client).await?;
-    }
+    let users = users(&run.server, "user", DEVICES).await?;
+    for_each(&run.server.url(), &users, async |connection, _, user| {
+        connection.act_as(user);
+        upload_device_keys(connection).await
+    })
+    .await?;
+    let mut clients = connections(&run.server.url(), &users[..CLIENTS]).await?;
     run.measure_warm("keys_upload", async |length, round| {
-        at_once(&mut clients, async |_, connection| {
+        at_once(&mut clients, async |client, connection| {
             repeat(length, async |n| {
+                connection.act_as(&users[(client + n * CLIENTS) % DEVICES]);
                 let keys = one_time_keys(connection.account(), &format!("{round}{n}."), KEYS);
                 connection.ok("POST", UPLOAD, &keys).await?;
                 ensure!(connection.has("signed_curve25519"), "the keys were not counted");
@@ -73,24 +77,19 @@ pub async fn query(run: &mut Run) -> anyhow::Result<()> {
 
 /// Claims one key after the other of many devices, as long as there are any.
 pub async fn claim(run: &mut Run) -> anyhow::Result<()> {
-    const DEVICES: usize = 200;
-    const UPLOADS: usize = 4;
+    const DEVICES: usize = 800;
     const KEYS: usize = 50;
 
     let users = users(&run.server, "user", DEVICES).await?;
     for_each(&run.server.url(), &users, async |connection, _, user| {
         connection.act_as(user);
         upload_device_keys(connection).await?;
-        for n in 0..UPLOADS {
-            let keys = one_time_keys(user, &format!("{n}."), KEYS);
-            connection.ok("POST", UPLOAD, &keys).await?;
-        }
-        Ok(())
+        connection.ok("POST", UPLOAD, &one_time_keys(user, "", KEYS)).await
     })
     .await?;
     let mut clients = connections(&run.server.url(), &users[..CLIENTS]).await?;
     // Half of the keys, so that some are left in the end.
-    let claims = UPLOADS * KEYS * DEVICES / 2 / CLIENTS;
+    let claims = KEYS * DEVICES / 2 / CLIENTS;
     let length = run.length;
     let load = at_once(&mut clients, async |client, connection| {
         repeat_at_most(length, claims, async |n| {
