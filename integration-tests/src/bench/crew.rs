@@ -154,15 +154,15 @@ pub struct Syncer {
     /// Where it is.
     pub since: String,
     /// What its syncs ask for beside that.
-    pub query: &'static str,
+    query: &'static str,
 }
 
 impl Syncer {
-    /// Syncs for the first time.
-    pub async fn start(mut connection: Connection) -> anyhow::Result<Self> {
-        let since = sync(&mut connection, "").await?;
+    /// Syncs for the first time, and asks for more than that each time.
+    pub async fn start(mut connection: Connection, query: &'static str) -> anyhow::Result<Self> {
+        let since = sync(&mut connection, query).await?;
 
-        Ok(Self { connection, since, query: "" })
+        Ok(Self { connection, since, query })
     }
 
     /// Syncs on, and waits for news up to some milliseconds.
@@ -189,7 +189,18 @@ pub async fn syncers<'a>(
     url: &str,
     accounts: impl IntoIterator<Item = &'a Account>,
 ) -> anyhow::Result<Vec<Syncer>> {
-    try_join_all(connections(url, accounts).await?.into_iter().map(Syncer::start)).await
+    syncers_asking(url, accounts, "").await
+}
+
+/// Devices that have synced once and ask for more than that each time.
+pub async fn syncers_asking<'a>(
+    url: &str,
+    accounts: impl IntoIterator<Item = &'a Account>,
+    query: &'static str,
+) -> anyhow::Result<Vec<Syncer>> {
+    let connections = connections(url, accounts).await?.into_iter();
+
+    try_join_all(connections.map(|connection| Syncer::start(connection, query))).await
 }
 
 /// Syncs, with more of a query, and returns the token for the next time.

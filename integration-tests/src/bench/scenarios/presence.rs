@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::sleep_until;
 
 use crate::{
-    crew::{connections, rooms, syncers, users},
+    crew::{connections, rooms, syncers_asking, users},
     report::Outcome,
     run::{Pace, Run, at_once},
 };
@@ -25,8 +25,7 @@ pub async fn changes(run: &mut Run) -> anyhow::Result<()> {
     let url = run.server.url();
     let (changing, waiting) = users.split_at(CHANGING);
     let mut changing = connections(&url, changing).await?;
-    let mut waiting = syncers(&url, waiting).await?;
-    waiting.iter_mut().for_each(|syncer| syncer.query = "&set_presence=offline");
+    let mut waiting = syncers_asking(&url, waiting, "&set_presence=offline").await?;
     run.measure_warm("presence", async |length, round| {
         let pace = Pace { per_second: PER_SECOND, length };
         let start = Instant::now();
