@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::sleep_until;
 
 use crate::{
-    crew::{connections, rooms, syncers_asking, users},
+    crew::{rooms, syncers, syncers_asking, users},
     report::Outcome,
     run::{Pace, Run, at_once},
 };
@@ -24,7 +24,8 @@ pub async fn changes(run: &mut Run) -> anyhow::Result<()> {
     rooms(&run.server, &users, 1, WAITING + CHANGING).await?;
     let url = run.server.url();
     let (changing, waiting) = users.split_at(CHANGING);
-    let mut changing = connections(&url, changing).await?;
+    // Those who change something are devices that sync, too.
+    let mut changing = syncers(&url, changing).await?;
     let mut waiting = syncers_asking(&url, waiting, "&set_presence=offline").await?;
     run.measure_warm("presence", async |length, round| {
         let pace = Pace { per_second: PER_SECOND, length };
@@ -32,7 +33,7 @@ pub async fn changes(run: &mut Run) -> anyhow::Result<()> {
         let change = async {
             for n in 0..pace.times() {
                 sleep_until(pace.due(start, n).into()).await;
-                let connection = &mut changing[n % CHANGING];
+                let connection = &mut changing[n % CHANGING].connection;
                 let path = format!(
                     "/_matrix/client/v3/presence/{}/status",
                     path_segment(&connection.account().user_id)
