@@ -195,18 +195,23 @@ impl Engine {
         wake_all(&wake);
     }
 
-    pub(super) fn apply_presence(&self, rows: &[Stamped<PresenceRow>], position: &Position) {
+    /// Takes in who is here now, and wakes who shares a room with them, also with those who sync at another process or not at all.
+    pub(super) fn apply_presence(self: &Arc<Self>, rows: &[Stamped<PresenceRow>], position: &Position) {
         let gate = self.gate.lock();
-        let mut wake = Vec::new();
+        let (mut wake, mut strangers) = (Vec::new(), Vec::new());
         for stamped in rows {
             self.presence_log.lock().push(stamped.writer, stamped.id, stamped.row.clone());
-            if let Some(user) = self.followed(&stamped.row.user_id) {
-                self.collect_contacts(&user, &mut wake);
+            match self.followed(&stamped.row.user_id) {
+                Some(user) => self.collect_contacts(&user, &mut wake),
+                None => strangers.push(stamped.row.user_id.clone()),
             }
         }
         self.advance(|token| token.presence = position.clone());
         drop(gate);
         wake_all(&wake);
+        for user_id in strangers {
+            tokio::spawn(wake_contacts(self.clone(), user_id));
+        }
     }
 
     pub(super) fn apply_typing(&self, change: TypingChange) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use myelin_ephemeral::{ReceiptKind, ReceiptThread};
+use ruma::presence::PresenceState;
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -159,4 +160,18 @@ async fn a_change_of_devices_wakes_contacts_of_somebody_who_never_synced() {
     world.sources.change_devices(&world.sync, &user(CAS));
     let answer = tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap();
     assert_eq!(answer["device_lists"]["changed"], json!([CAS]));
+}
+
+#[tokio::test]
+async fn presence_wakes_contacts_of_somebody_who_never_synced() {
+    let world = World::new().await;
+    let room_id = world.room(AMY).await;
+    for user_id in [BOB, CAS] {
+        world.join(user_id, &room_id).await;
+    }
+    let since = next_batch(&world.sync(World::request(BOB, None)).await).to_owned();
+    let task = waiting(&world, patient(BOB, &since)).await;
+    world.presence.set(&user(CAS), PresenceState::Online, Some("here".to_owned())).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap();
+    assert_eq!(answer["presence"]["events"][0]["sender"], CAS);
 }
