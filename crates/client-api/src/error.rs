@@ -58,13 +58,12 @@ impl IntoApiError for StorageError {
     fn into_api_error(self) -> ApiError {
         match self {
             _ if self.is_unstorable_text() => ApiError::invalid_param("The character U+0000 can't be stored"),
-            Self::Unavailable(_) => {
-                tracing::warn!(error = %self, "request refused");
-                overloaded()
-            }
-            Self::Postgres(_) | Self::Migration(_) | Self::Inconsistent(_) | Self::Fenced => {
-                ApiError::internal(self)
-            }
+            _ if self.is_outage() => outage(&self),
+            Self::Unavailable(_)
+            | Self::Postgres(_)
+            | Self::Migration(_)
+            | Self::Inconsistent(_)
+            | Self::Fenced => ApiError::internal(self),
         }
     }
 }
@@ -76,9 +75,16 @@ impl IntoApiError for WriteError {
             Self::Storage(error) if error.is_unstorable_text() => {
                 ApiError::invalid_param("The character U+0000 can't be stored")
             }
+            Self::Storage(error) if error.is_outage() => outage(&error),
             Self::Storage(error) => ApiError::internal(error),
         }
     }
+}
+
+/// The database is away: the client is to come back.
+fn outage(error: &StorageError) -> ApiError {
+    tracing::warn!(%error, "request refused");
+    overloaded()
 }
 
 impl IntoApiError for RecordError {

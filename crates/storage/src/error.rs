@@ -30,6 +30,20 @@ impl StorageError {
         error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Whether the database is away, starts, ends or has no room, rather than something being wrong with a statement: it may work a
+    /// little later. A commit that failed so may have happened.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            // Without an answer of the server, the connection failed. 53: no disk, memory or connections; 57P: shutting down.
+            Self::Postgres(error) => match error.code() {
+                Some(state) => state.code().starts_with("53") || state.code().starts_with("57P"),
+                None => true,
+            },
+            Self::Migration(_) | Self::Inconsistent(_) | Self::Fenced => false,
+        }
+    }
+
     /// Whether a text held what PostgreSQL can't store: the character U+0000. It then came from outside.
     pub fn is_unstorable_text(&self) -> bool {
         let Self::Postgres(error) = self else { return false };

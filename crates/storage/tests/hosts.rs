@@ -98,3 +98,19 @@ async fn a_transaction_in_which_nothing_happens_does_not_keep_its_locks() {
     assert_eq!(taken.unwrap(), 1);
     assert!(transaction.commit().await.is_err());
 }
+
+#[tokio::test]
+async fn an_outage_is_told_from_a_wrong_statement() {
+    let at = TestDatabase::empty().await;
+    let hosts = [host(&at).await, host(&at).await];
+    let database = on([&hosts[0], &hosts[1]], &at);
+    let (client, other) = (database.get().await.unwrap(), database.get().await.unwrap());
+    let wrong = query_one(&client, "SELECT 1 / 0", &[]).await.unwrap_err();
+    assert!(!wrong.is_outage(), "{wrong}");
+    let id: i32 = query_one(&client, "SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    other.execute("SELECT pg_terminate_backend($1)", &[&id]).await.unwrap();
+    let ended = query_one(&client, "SELECT 7", &[]).await.unwrap_err();
+    assert!(ended.is_outage(), "{ended}");
+    let closed = query_one(&client, "SELECT 7", &[]).await.unwrap_err();
+    assert!(closed.is_outage(), "{closed}");
+}
