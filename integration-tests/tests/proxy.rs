@@ -1,14 +1,21 @@
 //! The reverse proxies that `myelin-ctl proxy-config` configures.
 
-use std::{collections::BTreeMap, fs, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+    time::Duration,
+};
 
 use myelin_integration_tests::{
-    Cluster, Topology,
+    Cluster, PATIENCE, Topology, User,
     nginx::{Nginx, proxy_config},
+    path_segment,
 };
 use myelin_routing::{Api, Operation, Role, operations};
 use reqwest::Method;
 use serde_json::json;
+use tokio::time::timeout;
 
 /// The processes that a row of the table asks for, in this cluster: streams that no worker was given are main's.
 fn wanted(operation: &Operation) -> &'static [&'static str] {
@@ -85,7 +92,7 @@ async fn users_and_rooms_stay_at_their_processes() {
     };
     let users = ["alice", "bob", "carol", "dora", "emil", "frida"];
     for user in users {
-        let user = myelin_integration_tests::User::register(nginx.api(), user).await;
+        let user = User::register(nginx.api(), user).await;
         let room_id = user.create_room(json!({})).await;
         let first = user.try_sync(None, 0).await.expect("an answer").ok();
         let mut since = first["next_batch"].as_str().expect("a token").to_owned();
@@ -107,6 +114,48 @@ async fn users_and_rooms_stay_at_their_processes() {
     assert_eq!(initial.len(), users.len());
     let of_worker3 = cluster.api("worker3").base().replace("http://", "");
     assert!(initial.iter().all(|at| *at == of_worker3), "{initial:?}");
+}
+
+#[tokio::test]
+async fn what_changes_a_room_reaches_its_writer() {
+    let cluster = Cluster::start(Topology::default()).await;
+    let nginx = Nginx::start(cluster.folder());
+    let alice = User::register(nginx.api(), "alice").await;
+    let database = cluster.database().connect().await.expect("the database is up");
+    let stored = async |event_id: &str| {
+        let sql = "
+            SELECT i.instance_name FROM events e JOIN instances i USING (writer_id) WHERE e.event_id = $1";
+        let row = database.query_one(sql, &[&event_id]).await.expect("the event is stored");
+        row.get::<_, String>(0)
+    };
+    let sent_to = async |path: &str| loop {
+        // It is written a moment after the answer.
+        if let Some([_, _, upstream, _]) = nginx.log().into_iter().find(|[_, sent, ..]| sent == path) {
+            return upstream;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let mut writers = BTreeSet::new();
+    for _ in 0..12 {
+        let room_id = alice.create_room(json!({})).await;
+        // Some clients encode the room's id, some don't.
+        for id in [path_segment(&room_id), room_id] {
+            let reached = async {
+                for round in 0.. {
+                    let path = format!("/_matrix/client/v3/rooms/{id}/send/a.b/{id}{round}");
+                    let event_id = alice.put(&path, json!({})).await["event_id"].clone();
+                    let writer = stored(event_id.as_str().expect("an event has an id")).await;
+                    // Right after the start the one may still have what will be the other's.
+                    if sent_to(&path).await == cluster.api(&writer).base().replace("http://", "") {
+                        writers.insert(writer);
+                        break;
+                    }
+                }
+            };
+            timeout(PATIENCE, reached).await.expect("requests for a room go to its writer");
+        }
+    }
+    assert_eq!(writers.len(), 2, "twelve rooms are not all one writer's");
 }
 
 #[tokio::test]

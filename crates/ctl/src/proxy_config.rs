@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use myelin_config::{ResourceName, WorkerApp};
+use myelin_rooms::writers_of_shards;
 use myelin_routing::{
     Role,
     proxy::{Front, Plan, Process},
@@ -70,7 +71,16 @@ pub(crate) fn plan(
 ) -> anyhow::Result<Plan> {
     let processes: Vec<Process> = fleet.members.iter().filter_map(process).collect();
     let uploads = fleet.members.first().map(|member| member.config.media.max_upload_size.as_u64());
-    let front = Front { listen, server_name, certificate, max_upload_bytes: uploads.unwrap_or_default() };
+    let is_writer = |process: &&Process| process.writes.iter().any(|stream| stream == "events");
+    let writers: Vec<&str> =
+        processes.iter().filter(is_writer).map(|process| process.name.as_str()).collect();
+    let front = Front {
+        listen,
+        server_name,
+        certificate,
+        max_upload_bytes: uploads.unwrap_or_default(),
+        writers_of_shards: writers_of_shards(&writers).into_iter().map(str::to_owned).collect(),
+    };
     Ok(Plan::new(&processes, front)?)
 }
 

@@ -38,6 +38,12 @@ impl Duty {
         format!("{}/{shard}", self.name)
     }
 
+    /// Which of these processes should have a part, by rendezvous hashing: when one comes or goes, only its own parts move.
+    pub fn heir<'a>(&self, shard: u16, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        let part = self.lease(shard);
+        names.into_iter().max_by_key(|name| weigh(&part, name))
+    }
+
     fn shard(&self, lease: &str) -> Option<u16> {
         let shard = lease.strip_prefix(self.name)?.strip_prefix('/')?.parse().ok()?;
         (shard < self.shards).then_some(shard)
@@ -262,7 +268,9 @@ impl Plan {
             living.iter().filter(|process| process.duties.iter().any(|name| name == duty.name)).collect();
         let mut plan = Self { give: Vec::new(), take: Vec::new(), mine: Vec::new() };
         for shard in 0..duty.shards {
-            let desired = choose(duty.name, shard, &candidates).map(|process| process.registration);
+            let heir = duty.heir(shard, candidates.iter().map(|process| process.name.as_str()));
+            let desired = candidates.iter().find(|process| Some(process.name.as_str()) == heir);
+            let desired = desired.map(|process| process.registration);
             let lives =
                 |holder: &&Registration| living.iter().any(|process| process.registration == **holder);
             match leases.get(&shard).filter(lives) {
@@ -284,12 +292,6 @@ impl Plan {
     fn is_quiet(&self) -> bool {
         self.give.is_empty() && self.take.is_empty()
     }
-}
-
-/// Rendezvous hashing: when a process comes or goes, only its own parts move.
-fn choose<'a>(duty: &str, shard: u16, candidates: &[&'a Living]) -> Option<&'a Living> {
-    let weight = |process: &&&Living| weigh(&format!("{duty}/{shard}"), &process.name);
-    candidates.iter().max_by_key(weight).copied()
 }
 
 /// How much a process weighs for a key, for rendezvous hashing: the heaviest has it. The same in all versions (FNV-1a with
@@ -399,12 +401,9 @@ mod tests {
     #[test]
     fn weights_stay_what_they_are() {
         assert_eq!(weigh("events/1", "main"), weigh("events/1", "main"));
-        let chosen = |shard: u16| {
-            choose("events", shard, &[&living(1, true), &living(2, true)]).map(|l| l.registration.writer.0)
-        };
-        let chosen: Vec<_> = (0..8).map(chosen).collect();
+        let chosen: Vec<_> = (0..8).map(|shard| DUTY.heir(shard, ["w1", "w2"]).unwrap_or_default()).collect();
         assert_eq!(chosen, CHOSEN, "running processes of another version would disagree");
     }
 
-    const CHOSEN: [Option<i16>; 8] = [Some(1), Some(1), Some(1), Some(1), Some(1), Some(1), Some(2), Some(2)];
+    const CHOSEN: [&str; 8] = ["w1", "w1", "w1", "w1", "w1", "w1", "w2", "w2"];
 }

@@ -46,6 +46,6 @@ pub use receive::{EventSource, Fetching, NotPlaced, Received, SourceError, State
 pub use redact::RedactEvent;
 pub use rooms::Rooms;
 pub use send::SendEvent;
-pub use shards::{DUTY, SHARDS, shard_of};
+pub use shards::{DUTY, SHARDS, shard_of, writers_of_shards};
 pub use stream::{EventNid, EventRow, EventStream, PushOutcome, Redacted, Relation, RoomNid, StateChange};
 pub use upgrade::UpgradeRoom;

@@ -43,6 +43,8 @@ pub struct Front {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The largest upload, in bytes.
     pub max_upload_bytes: u64,
+    /// The names of the processes that write each shard of rooms while all live, where that is known.
+    pub writers_of_shards: Vec<String>,
 }
 
 /// Operations that go to the same processes by the same key.
@@ -54,6 +56,8 @@ pub struct Group {
     pub balance: Balance,
     /// The addresses that serve it, best first in no order.
     pub servers: Vec<String>,
+    /// The address that serves each shard of rooms, where requests go by that: indices of `servers`.
+    pub shards: Vec<usize>,
     /// Addresses that serve it while none of the servers does.
     pub backups: Vec<String>,
     /// Its requests may wait for minutes.
@@ -103,6 +107,7 @@ impl Plan {
                 let group = Group {
                     name,
                     balance: operation.balance,
+                    shards: everyone.shards(operation, &front.writers_of_shards, &servers),
                     servers,
                     backups,
                     waits: operation.pool == Pool::Sync,
@@ -123,6 +128,7 @@ impl Plan {
                 name: name.to_owned(),
                 balance,
                 servers,
+                shards: Vec::new(),
                 backups,
                 waits,
                 uploads: false,
@@ -214,6 +220,19 @@ impl Servers<'_> {
         (servers, others)
     }
 
+    /// Which of the servers writes each shard of rooms, if the operation goes to the writer of a room; nothing if one is unknown.
+    fn shards(&self, operation: &Operation, writers: &[String], servers: &[String]) -> Vec<usize> {
+        if (operation.role, operation.balance) != (Role::EventsWriter, Balance::Room) || servers.len() < 2 {
+            return Vec::new();
+        }
+        let server = |writer: &String| {
+            let process = self.processes.iter().find(|process| process.name == *writer)?;
+            let address = process.client.as_ref()?;
+            servers.iter().position(|server| server == address)
+        };
+        writers.iter().map(server).collect::<Option<_>>().unwrap_or_default()
+    }
+
     /// Initial syncs take long: where there are workers enough, one of them has nothing else to do.
     fn initial_sync(&self, clients: &[String]) -> Vec<String> {
         let plain = self.list(|process| {
@@ -255,6 +274,7 @@ pub(crate) mod tests {
             server_name: None,
             certificate: None,
             max_upload_bytes: 50 << 20,
+            writers_of_shards: Vec::new(),
         }
     }
 
@@ -318,6 +338,26 @@ pub(crate) mod tests {
         check(&alone, "PUT", &format!("{room}/send/m.room.message/1"), &[1000]);
         check(&alone, "POST", "/_matrix/media/v3/upload", &[1000]);
         assert_eq!(Plan::new(&[], front()), Err(NoProcess));
+    }
+
+    #[test]
+    fn what_changes_a_room_goes_to_the_writer_of_its_shard() {
+        let writers = ["events2", "events1", "events2", "events2"].map(str::to_owned).to_vec();
+        let plan = Plan::new(&cluster(), Front { writers_of_shards: writers, ..front() }).unwrap();
+        let group = plan.group("PUT", "/_matrix/client/v3/rooms/!r/send/m.room.message/1");
+        assert_eq!(group.servers, ["127.0.0.1:1003", "127.0.0.1:1004"]);
+        assert_eq!(group.shards, [1, 0, 1, 1]);
+        let nginx = plan.nginx();
+        let servers = |port: u16| nginx.matches(&format!("server 127.0.0.1:{port} max_fails=0;")).count();
+        assert_eq!((servers(1003), servers(1004)), (1, 3));
+        let haproxy = plan.haproxy();
+        assert!(haproxy.contains("use-server s1 if { var(txn.shard) -m int 0 2 3 }"), "{haproxy}");
+        let read = plan.group("GET", "/_matrix/client/v3/rooms/!r/state/m.room.name/");
+        assert!(read.shards.is_empty());
+        // One that is not known: requests go by a hash, as before.
+        let writers = ["events1", "stranger"].map(str::to_owned).to_vec();
+        let plan = Plan::new(&cluster(), Front { writers_of_shards: writers, ..front() }).unwrap();
+        assert!(plan.groups.iter().all(|group| group.shards.is_empty()));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use super::{Group, Plan, SYNC};
 use crate::Balance;
 
+/// How many numbers a line may have: HAProxy takes 64 words.
+const WORDS: usize = 32;
+
 pub(super) fn write(plan: &Plan) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
@@ -70,6 +73,14 @@ fn backend(group: &Group, text: &mut String) -> std::fmt::Result {
         };
         writeln!(text, "    server s{index} {server} check{backup}")?;
     }
+    for index in 0..group.servers.len() {
+        let shards = group.shards.iter().enumerate().filter(|(_, server)| **server == index);
+        let shards: Vec<String> = shards.map(|(shard, _)| shard.to_string()).collect();
+        // While it is away, the hash chooses another.
+        for shards in shards.chunks(WORDS) {
+            writeln!(text, "    use-server s{index} if {{ var(txn.shard) -m int {} }}", shards.join(" "))?;
+        }
+    }
     writeln!(text)
 }
 
@@ -108,7 +119,9 @@ const FRONT: &str = r#"    # A request that may have made something is not sent 
     http-request set-var(txn.user) 'req.hdr(authorization),regsub("^Bearer +","")' if { req.hdr(authorization) -m found }
     http-request set-var(txn.user) 'var(txn.user),regsub("^syt_(.+)_[^_]+_[^_]+$","\1")' if { var(txn.user) -m beg syt_ }
     http-request set-var(txn.room) path
-    http-request set-var(txn.room) 'path,regsub("^.*/rooms/([^/]+).*$","\1")' if { path -m sub /rooms/ }
+    http-request set-var(txn.room) 'path,regsub("^.*/rooms/(!|%21)([A-Za-z0-9_-]+).*$","\2")' if { path -m sub /rooms/ }
+    # Which of the 128 shards of rooms that is in; each has one writer.
+    http-request set-var(txn.shard) 'var(txn.room),crc32,div(65536),and(32767),mod(128)'
     http-request set-var(txn.origin) src
     http-request set-var(txn.origin) 'req.fhdr(authorization),regsub("^.*[ ,]origin=\"?([^\",]+).*$","\1")' if { req.fhdr(authorization) -m sub origin= }
     http-request set-var(txn.pool) str(otherwise)

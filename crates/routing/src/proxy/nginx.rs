@@ -46,7 +46,15 @@ fn upstream(group: &Group, text: &mut String) -> std::fmt::Result {
             Balance::Origin => "$myelin_origin",
             Balance::Uri | Balance::Any => "$request_uri",
         };
-        writeln!(text, "    hash {key} consistent;")?;
+        let consistent = if group.shards.is_empty() { " consistent" } else { "" };
+        writeln!(text, "    hash {key}{consistent};")?;
+    }
+    if !group.shards.is_empty() {
+        writeln!(text, "    # A shard of rooms each, with the process that writes it while all live.")?;
+        for server in &group.shards {
+            writeln!(text, "    server {} max_fails=0;", group.servers[*server])?;
+        }
+        return writeln!(text, "    keepalive {KEEPALIVE};\n}}\n");
     }
     // A process that is away refuses at once and is back soon: there is no need to remember it.
     for server in &group.servers {
@@ -106,8 +114,10 @@ map $myelin_bearer $myelin_user {
     "" $remote_addr;
     "~^syt_(?<myelin_localpart>.+)_[^_]+_[^_]+$" $myelin_localpart;
 }
+# Which room it is about: what of its id looks the same however the URL is encoded.
 map $request_uri $myelin_room {
     default $request_uri;
+    "~/rooms/(?:!|%21)(?<myelin_room_key>[A-Za-z0-9_-]+)" $myelin_room_key;
     "~/rooms/(?<myelin_room_id>[^/?]+)" $myelin_room_id;
     "~^/_matrix/federation/v[0-9]+/[a-z_]+/(?<myelin_federation_room_id>(?:!|%21)[^/?]+)" $myelin_federation_room_id;
 }
