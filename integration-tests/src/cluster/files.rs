@@ -39,11 +39,20 @@ impl Plan {
         Self { program, app, name: name.into(), port: free_port(), replication_port: free_port(), tls: false }
     }
 
+    /// What it serves to the outside. Those who send have better to do, as in `deploy/example`; whether they are ready is told on
+    /// any listener.
+    fn serves(&self) -> &'static [&'static str] {
+        match self.program {
+            "myelin-pusher" | "myelin-appservice-sender" | "myelin-federation-sender" => &["metrics"],
+            _ => &["client", "federation"],
+        }
+    }
+
     fn listeners(&self) -> Value {
         json!([
             {
                 "port": self.port, "type": "http", "bind_addresses": ["127.0.0.1"], "x_forwarded": true,
-                "resources": [{ "names": ["client", "federation"] }],
+                "resources": [{ "names": self.serves() }],
             },
             {
                 "port": self.replication_port, "type": "http", "bind_addresses": ["127.0.0.1"], "tls": self.tls,
