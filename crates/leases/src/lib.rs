@@ -11,6 +11,7 @@
 //!
 //! What is not here: what the duties are. Start with [`Session::register`].
 
+mod census;
 mod session;
 mod share;
 

@@ -15,10 +15,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use crate::census::{Census, Moment, Registry};
+
 /// How long a process counts as alive after its last heartbeat.
 const TTL: Duration = Duration::from_secs(4);
 /// How often it says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often a process that is not alone also looks at what the others do between two heartbeats.
+const LOOKS_PER_HEARTBEAT: u32 = 2;
 /// How long it may take until that is committed, before another connection is tried: two more must fit in before the process
 /// counts as dead, because a connection of which nothing is heard says nothing of the database.
 const BEAT_PATIENCE: Duration = Duration::from_millis(1_200);
@@ -48,6 +52,7 @@ struct Inner {
     /// The streams that the process has a position in.
     claimed: Mutex<HashSet<String>>,
     beats: Mutex<Beats>,
+    registry: Registry,
     /// Holds the advisory lock on the name for as long as this connection lives: the server frees it by itself when
     /// the process dies, so that a successor of the same name need not wait for the heartbeat to run out.
     _name_lock: DetachedClient,
@@ -103,6 +108,7 @@ impl Session {
             lost: watch::Sender::new(false),
             claimed: Mutex::new(stream_names.iter().map(|&stream| stream.to_owned()).collect()),
             beats: Mutex::new(Beats { first: Instant::now(), last: Instant::now() }),
+            registry: Registry::new(registration),
             _name_lock: myelin_storage::detach(name_lock),
         }));
         tokio::spawn(heartbeat(Arc::downgrade(&session.0), session.0.database.apart(BEAT_PATIENCE)?));
@@ -151,6 +157,24 @@ impl Session {
     pub fn is_steady(&self) -> bool {
         let beats = *self.0.beats.lock();
         beats.last.elapsed() < 2 * HEARTBEAT && beats.first.elapsed() >= TTL
+    }
+
+    /// The latest census, if it was begun after `moment`; else one that is taken now.
+    pub(crate) async fn census_since(&self, moment: Moment) -> Result<Arc<Census>, LeaseError> {
+        match self.0.registry.since(moment) {
+            Some(census) => Ok(census),
+            None => Ok(self.0.registry.take(&self.0.database, None).await?),
+        }
+    }
+
+    /// Now, for [`Session::census_since`].
+    pub(crate) fn now(&self) -> Moment {
+        self.0.registry.now()
+    }
+
+    /// Tells whenever somebody comes, goes, or takes or gives something.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.registry.changes()
     }
 
     /// Whether the process was replaced.
@@ -253,29 +277,38 @@ impl Inner {
     }
 }
 
-/// Beats on a connection of its own, which no request can keep busy.
+/// Beats, and looks at the others, on a connection of its own, which no request can keep busy.
 async fn heartbeat(session: std::sync::Weak<Inner>, apart: Database) {
-    let mut ticks = tokio::time::interval(HEARTBEAT);
+    let mut ticks = tokio::time::interval(HEARTBEAT / LOOKS_PER_HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for turn in 0_u32.. {
         ticks.tick().await;
         let Some(inner) = session.upgrade() else { return };
         let session = Session(inner);
         if *session.0.lost.borrow() {
             return;
         }
-        match beat(&apart, session.0.registration).await {
-            Ok(true) => session.0.beat(),
-            Ok(false) => return session.mark_lost(),
+        let is_beat = turn.is_multiple_of(LOOKS_PER_HEARTBEAT);
+        if !is_beat && session.0.registry.size() <= 1 {
+            continue;
+        }
+        match pulse(&apart, &session.0.registry, is_beat.then_some(TTL)).await {
+            Ok(_) if is_beat => session.0.beat(),
+            Ok(_) => {}
+            Err(StorageError::Fenced) => return session.mark_lost(),
             Err(error) => warn!(%error, "the heartbeat did not reach the database"),
         }
     }
 }
 
-async fn beat(apart: &Database, me: Registration) -> Result<bool, StorageError> {
+async fn pulse(
+    apart: &Database,
+    registry: &Registry,
+    beat: Option<Duration>,
+) -> Result<Arc<Census>, StorageError> {
     let client = apart.get().await?;
-    match tokio::time::timeout(BEAT_PATIENCE, instances::heartbeat(&client, me, TTL)).await {
-        Ok(beaten) => beaten,
+    match tokio::time::timeout(BEAT_PATIENCE, registry.take_on(&client, beat)).await {
+        Ok(taken) => taken,
         Err(_) => {
             myelin_storage::discard(client);
             Err(StorageError::Unavailable("a connection does not answer".to_owned()))

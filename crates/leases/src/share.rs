@@ -14,14 +14,17 @@ use myelin_storage::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
-    time::MissedTickBehavior,
+    time::sleep,
 };
 use tracing::{info, warn};
 
-use crate::{LeaseError, Session};
+use crate::{
+    LeaseError, Session,
+    census::{Census, Moment},
+};
 
-/// How often each process looks at who lives and who holds what.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a process that could not do all that it would tries again.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 /// A duty that is done in parts. All processes of all versions must agree on the number of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,16 @@ impl Assignment {
         self.holders.get(usize::from(shard))?.as_deref()
     }
 
+    fn new(duty: Duty, census: &Census) -> Self {
+        let living = census.living.clone();
+        let holder = |shard: u16| {
+            let registration = census.leases(duty.name).get(&shard)?;
+            living.iter().find(|process| process.registration == *registration).cloned()
+        };
+        let holders = (0..duty.shards).map(holder).collect();
+        Self { holders, living }
+    }
+
     /// All processes that live, whatever they do, by name.
     pub fn living(&self) -> &[Arc<Living>] {
         &self.living
@@ -100,13 +113,15 @@ struct Inner {
     /// Serves one look at a time.
     looking: tokio::sync::Mutex<()>,
     assignment: watch::Sender<Assignment>,
-    wanted: Notify,
+    wanted: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct State {
     held: Vec<u16>,
     is_leaving: bool,
+    /// When the process changed something last: an earlier census says that what it gave away is its own.
+    changed: Moment,
 }
 
 impl std::fmt::Debug for Share {
@@ -137,9 +152,9 @@ impl Share {
             state: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             assignment: watch::Sender::default(),
-            wanted: Notify::new(),
+            wanted: Arc::default(),
         }));
-        share.look().await?;
+        share.look_now().await?;
         tokio::spawn(keep_looking(Arc::downgrade(&share.0)));
         Ok(share)
     }
@@ -166,40 +181,40 @@ impl Share {
     pub async fn leave(&self) -> Result<(), LeaseError> {
         self.0.state.lock().is_leaving = true;
         self.0.session.take_no_part(self.0.duty.name).await?;
-        self.look().await
+        self.look_now().await?;
+        Ok(())
     }
 
-    async fn look(&self) -> Result<(), LeaseError> {
+    /// Gives and takes what the process should. Says whether nothing is left to be done, for now.
+    async fn look(&self) -> Result<bool, LeaseError> {
         let _turn = self.0.looking.lock().await;
         let inner = &*self.0;
-        let (living, leases) = inner.read().await?;
-        let me = inner.session.registration();
-        let plan = Plan::new(inner.duty, me, &living, &leases);
+        let (session, duty) = (&inner.session, inner.duty);
+        let changed = inner.state.lock().changed;
+        let mut census = session.census_since(changed).await?;
+        let plan = Plan::new(duty, session.registration(), &census.living, census.leases(duty.name));
         inner.hand_over(&plan).await?;
-        inner.take(&plan, &leases).await?;
-        let (living, leases) = match plan.is_quiet() {
-            true => (living, leases),
-            false => inner.read().await?,
-        };
-        let living: Vec<Arc<Living>> = living.into_iter().map(Arc::new).collect();
-        let holder = |shard: u16| {
-            let registration = leases.get(&shard)?;
-            living.iter().find(|process| process.registration == *registration).cloned()
-        };
-        let holders = (0..inner.duty.shards).map(holder).collect();
-        inner.assignment.send_replace(Assignment { holders, living });
-        Ok(())
+        inner.take(&plan, &census).await?;
+        if !plan.is_quiet() {
+            census = session.census_since(inner.change()).await?;
+        }
+        inner.assignment.send_replace(Assignment::new(duty, &census));
+        Ok(plan.is_quiet())
+    }
+
+    /// As [`Share::look`], at the fleet as it is now.
+    async fn look_now(&self) -> Result<bool, LeaseError> {
+        self.0.change();
+        self.look().await
     }
 }
 
 impl Inner {
-    async fn read(&self) -> Result<(Vec<Living>, HashMap<u16, Registration>), LeaseError> {
-        let client = self.session.database().get().await?;
-        let living = instances::list_living(&client).await?;
-        let leases = instances::list_leases(&client, &format!("{}/", self.duty.name)).await?;
-        let leases =
-            leases.into_iter().filter_map(|(lease, holder)| Some((self.duty.shard(&lease)?, holder)));
-        Ok((living, leases.collect()))
+    /// Notes that something changes: what was read of the fleet before is not to be believed any more.
+    fn change(&self) -> Moment {
+        let now = self.session.now();
+        self.state.lock().changed = now;
+        now
     }
 
     fn holder(&self) -> Option<Arc<dyn Holder>> {
@@ -224,15 +239,17 @@ impl Inner {
             let leases: Vec<&str> = leases.iter().map(String::as_str).collect();
             instances::hand_over_leases(&client, &leases, self.session.registration(), heir).await?;
         }
+        self.change();
         info!(duty = self.duty.name, shards = leaving.len(), "handed over");
         Ok(())
     }
 
-    async fn take(&self, plan: &Plan, leases: &HashMap<u16, Registration>) -> Result<(), LeaseError> {
+    async fn take(&self, plan: &Plan, census: &Census) -> Result<(), LeaseError> {
         let Some(holder) = self.holder() else { return Ok(()) };
         // Who was stopped itself, or cut off from the database, can't tell who else was.
         let is_steady = self.session.is_steady();
         let me = self.session.registration();
+        let leases = census.leases(self.duty.name);
         let of_another = |shard: &u16| leases.get(shard).is_some_and(|held| held.writer != me.writer);
         let free = plan.take.iter().filter(|shard| is_steady || !of_another(shard));
         let wanted: Vec<String> = free.map(|shard| self.duty.lease(*shard)).collect();
@@ -263,8 +280,13 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(duty: Duty, me: Registration, living: &[Living], leases: &HashMap<u16, Registration>) -> Self {
-        let candidates: Vec<&Living> =
+    fn new(
+        duty: Duty,
+        me: Registration,
+        living: &[Arc<Living>],
+        leases: &HashMap<u16, Registration>,
+    ) -> Self {
+        let candidates: Vec<&Arc<Living>> =
             living.iter().filter(|process| process.duties.iter().any(|name| name == duty.name)).collect();
         let mut plan = Self { give: Vec::new(), take: Vec::new(), mine: Vec::new() };
         for shard in 0..duty.shards {
@@ -307,21 +329,30 @@ pub fn weigh(key: &str, process: &str) -> u64 {
 }
 
 async fn keep_looking(share: Weak<Inner>) {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let Some((wanted, mut changes)) =
+        share.upgrade().map(|inner| (inner.wanted.clone(), inner.session.changes()))
+    else {
+        return;
+    };
+    let mut is_settled = false;
     loop {
-        let Some(inner) = share.upgrade() else { return };
-        let share = Share(inner);
+        let has_changed = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return,
+            },
+            () = wanted.notified() => false,
+            () = sleep(RETRY_EVERY), if !is_settled => false,
+        };
+        let Some(share) = share.upgrade().map(Share) else { return };
         if share.0.session.is_lost() || share.0.state.lock().is_leaving {
             return;
         }
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = share.0.wanted.notified() => {}
-        }
-        match share.look().await {
-            Ok(()) => {}
-            Err(LeaseError::Storage(StorageError::Fenced)) => return,
+        let looked = if has_changed { share.look().await } else { share.look_now().await };
+        is_settled = matches!(looked, Ok(true));
+        match looked {
+            Ok(_) => {}
+            Err(LeaseError::Storage(StorageError::Fenced)) => return share.0.session.mark_lost(),
             Err(error) => warn!(duty = share.0.duty.name, %error, "looking at who does what"),
         }
     }
@@ -335,17 +366,17 @@ mod tests {
 
     const DUTY: Duty = Duty { name: "events", shards: 128 };
 
-    fn living(writer: i16, is_willing: bool) -> Living {
-        Living {
+    fn living(writer: i16, is_willing: bool) -> Arc<Living> {
+        Arc::new(Living {
             registration: Registration { writer: WriterId(writer), epoch: 1 },
             name: format!("w{writer}"),
             duties: is_willing.then(|| DUTY.name.to_owned()).into_iter().collect(),
             address: None,
-        }
+        })
     }
 
     /// Has all processes look in turn until nothing moves, and gives who has how many parts.
-    fn settle(processes: &[Living], leases: &mut HashMap<u16, Registration>) -> Vec<usize> {
+    fn settle(processes: &[Arc<Living>], leases: &mut HashMap<u16, Registration>) -> Vec<usize> {
         for round in 0.. {
             let mut moved = false;
             for process in processes {
@@ -368,7 +399,8 @@ mod tests {
             }
             assert!(round < 3, "it never settles");
         }
-        let count = |process: &Living| leases.values().filter(|held| **held == process.registration).count();
+        let count =
+            |process: &Arc<Living>| leases.values().filter(|held| **held == process.registration).count();
         processes.iter().map(count).collect()
     }
 

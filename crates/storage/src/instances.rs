@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use myelin_types::WriterId;
 
-use crate::{GenericClient, Result, execute, query, query_one, query_opt};
+use crate::{GenericClient, Result, StorageError, execute, query, query_one, query_opt};
 
 /// What the database knows of a process after it registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,13 +31,6 @@ pub async fn register(db: &impl GenericClient, instance_name: &str, ttl: Duratio
         RETURNING writer_id, epoch";
     let row = query_one(db, SQL, &[&instance_name, &ttl.as_secs_f64()]).await?;
     Ok(Registration { writer: WriterId(row.get(0)), epoch: row.get(1) })
-}
-
-/// Says that the process still lives; `false` if another took over its name or duties.
-pub async fn heartbeat(db: &impl GenericClient, me: Registration, ttl: Duration) -> Result<bool> {
-    const SQL: &str = "
-        UPDATE instances SET alive_until = now() + make_interval(secs => $3) WHERE writer_id = $1 AND epoch = $2";
-    Ok(execute(db, SQL, &[&me.writer.0, &me.epoch, &ttl.as_secs_f64()]).await? == 1)
 }
 
 /// Says where the others reach the process.
@@ -84,29 +77,74 @@ pub struct Living {
     pub address: Option<String>,
 }
 
-/// The processes that live, by name.
-pub async fn list_living(db: &impl GenericClient) -> Result<Vec<Living>> {
-    const SQL: &str = "
-        SELECT writer_id, epoch, instance_name, duties, address FROM instances WHERE alive_until >= now()
-         ORDER BY instance_name";
-    let rows = query(db, SQL, &[]).await?;
-    let living = |row: &tokio_postgres::Row| Living {
-        registration: Registration { writer: WriterId(row.get(0)), epoch: row.get(1) },
-        name: row.get(2),
-        duties: row.get(3),
-        address: row.get(4),
-    };
-    Ok(rows.iter().map(living).collect())
+/// Who lives and who holds what, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// The processes that live, by name.
+    pub living: Vec<Living>,
+    /// The leases with the registrations of their holders, some of which may be gone.
+    pub leases: Vec<(String, Registration)>,
 }
 
-/// The leases whose names begin with `prefix`, with the registration of each one's holder, which may be gone.
-pub async fn list_leases(db: &impl GenericClient, prefix: &str) -> Result<Vec<(String, Registration)>> {
-    const SQL: &str = "SELECT lease, writer_id, epoch FROM leases WHERE starts_with(lease, $1)";
-    let rows = query(db, SQL, &[&prefix]).await?;
-    let lease = |row: &tokio_postgres::Row| {
-        (row.get(0), Registration { writer: WriterId(row.get(1)), epoch: row.get(2) })
-    };
-    Ok(rows.iter().map(lease).collect())
+/// What [`survey`] found.
+#[derive(Debug)]
+pub struct Survey {
+    /// Whether the process is still the one that it registered as.
+    pub is_current: bool,
+    /// Stands for all of the fleet: equal ones mean that nothing changed.
+    pub fingerprint: i64,
+    /// The fleet, if it is not as it was known.
+    pub news: Option<Fleet>,
+}
+
+/// Looks at who lives and who holds what, and, given how long, says that the process lives itself. Since mostly nothing
+/// changed, the rows are read only if their fingerprint is not the `known` one.
+pub async fn survey(
+    db: &impl GenericClient,
+    me: Registration,
+    beat: Option<Duration>,
+    known: Option<i64>,
+) -> Result<Survey> {
+    // A heartbeat that is lost in a crash of the database is as good as one that came during the outage, so nobody waits for a
+    // disk. One that finds another epoch than in its snapshot was not written.
+    const SQL: &str = "
+        WITH beat AS (
+            UPDATE instances SET alive_until = now() + make_interval(secs => $3)
+             WHERE $3::float8 IS NOT NULL AND writer_id = $1 AND epoch = $2
+            RETURNING set_config('synchronous_commit', 'off', true)),
+        seen AS MATERIALIZED (
+            SELECT (SELECT coalesce(bit_xor(hash_record_extended(
+                           (writer_id, epoch, instance_name, duties, coalesce(address, '')), 0)), 0)
+                      FROM instances WHERE alive_until >= now())
+                 # (SELECT coalesce(bit_xor(hash_record_extended((lease, writer_id, epoch), 1)), 0) FROM leases) AS fleet)
+        SELECT CASE WHEN $3 IS NULL THEN EXISTS (SELECT FROM instances WHERE writer_id = $1 AND epoch = $2)
+                    ELSE EXISTS (SELECT FROM beat) END,
+               fleet,
+               CASE WHEN fleet IS DISTINCT FROM $4 THEN json_build_array(
+                    (SELECT coalesce(json_agg(json_build_array(writer_id, epoch, instance_name, duties, address)
+                                              ORDER BY instance_name), '[]')
+                       FROM instances WHERE alive_until >= now()),
+                    (SELECT coalesce(json_agg(json_build_array(lease, writer_id, epoch)), '[]') FROM leases))::text END
+          FROM seen";
+    let beat = beat.map(|ttl| ttl.as_secs_f64());
+    let row = query_one(db, SQL, &[&me.writer.0, &me.epoch, &beat, &known]).await?;
+    let news = row.get::<_, Option<&str>>(2).map(read_fleet).transpose()?;
+    Ok(Survey { is_current: row.get(0), fingerprint: row.get(1), news })
+}
+
+fn read_fleet(json: &str) -> Result<Fleet> {
+    type Process = (i16, i64, String, Vec<String>, Option<String>);
+    let (living, leases): (Vec<Process>, Vec<(String, i16, i64)>) =
+        serde_json::from_str(json).map_err(|error| StorageError::Inconsistent(error.to_string()))?;
+    let registration = |writer, epoch| Registration { writer: WriterId(writer), epoch };
+    let living = living.into_iter().map(|(writer, epoch, name, duties, address)| Living {
+        registration: registration(writer, epoch),
+        name,
+        duties,
+        address,
+    });
+    let leases = leases.into_iter().map(|(lease, writer, epoch)| (lease, registration(writer, epoch)));
+    Ok(Fleet { living: living.collect(), leases: leases.collect() })
 }
 
 /// Hands leases to a process that lives, or gives them back. Those that are not the process's own stay as they are.
@@ -127,6 +165,7 @@ pub async fn hand_over_leases(
     };
     Ok(())
 }
+
 /// Checks that the process may still write, and holds that fact until the caller's transaction ends.
 pub async fn check_fence(db: &impl GenericClient, me: Registration) -> Result<bool> {
     const SQL: &str = "SELECT 1 FROM instances WHERE writer_id = $1 AND epoch = $2 FOR SHARE";

@@ -43,6 +43,46 @@ async fn a_new_writer_starts_at_the_newest_id_of_the_stream() {
     assert_eq!(streams::list_positions(&client, "events").await.unwrap(), [(WriterId(2), StreamId(3))]);
 }
 
+/// Whether a process's heartbeat is accepted.
+async fn beats(client: &myelin_storage::Client, process: instances::Registration) -> bool {
+    instances::survey(client, process, Some(LONG), None).await.unwrap().is_current
+}
+
+#[tokio::test]
+async fn a_survey_tells_the_fleet_only_when_something_changed() {
+    let database = MigratedDatabase::create().await;
+    let client = database.get().await.unwrap();
+    let me = instances::register(&client, "me", LONG).await.unwrap();
+    let survey = async |known| instances::survey(&client, me, Some(LONG), known).await.unwrap();
+    let first = survey(None).await;
+    let fleet = first.news.expect("nothing was known");
+    assert_eq!((fleet.living.len(), &*fleet.living[0].name, fleet.leases.len()), (1, "me", 0));
+
+    let mut known = first.fingerprint;
+    assert_eq!(survey(Some(known)).await.news, None, "a heartbeat is no news");
+    let mut fleet_after = async |what: &str| {
+        let survey = survey(Some(known)).await;
+        known = survey.fingerprint;
+        survey.news.unwrap_or_else(|| panic!("{what} is news"))
+    };
+    instances::add_duty(&client, me, "events").await.unwrap();
+    assert_eq!(fleet_after("a duty").await.living[0].duties, ["events"]);
+    instances::set_address(&client, me, "http://127.0.0.1:1").await.unwrap();
+    assert_eq!(fleet_after("an address").await.living[0].address.as_deref(), Some("http://127.0.0.1:1"));
+    instances::acquire_leases(&client, &["events/1"], me).await.unwrap();
+    assert_eq!(fleet_after("a lease").await.leases, [("events/1".to_owned(), me)]);
+    let other = instances::register(&client, "other", LONG).await.unwrap();
+    assert_eq!(fleet_after("one who comes").await.living.len(), 2);
+    instances::hand_over_leases(&client, &["events/1"], me, Some(other)).await.unwrap();
+    assert_eq!(fleet_after("another holder").await.leases, [("events/1".to_owned(), other)]);
+    instances::deregister(&client, other).await.unwrap();
+    assert_eq!(fleet_after("one who goes").await.living.len(), 1);
+
+    // Without a heartbeat of its own, a process learns of its successor all the same.
+    instances::register(&client, "me", LONG).await.unwrap();
+    assert!(!instances::survey(&client, me, None, None).await.unwrap().is_current);
+}
+
 #[tokio::test]
 async fn registering_again_raises_the_epoch_and_ends_the_former_process() {
     let database = MigratedDatabase::create().await;
@@ -51,8 +91,8 @@ async fn registering_again_raises_the_epoch_and_ends_the_former_process() {
     let second = instances::register(&client, "worker1", LONG).await.unwrap();
     assert_eq!(first.writer, second.writer);
     assert_eq!(first.epoch + 1, second.epoch);
-    assert!(!instances::heartbeat(&client, first, LONG).await.unwrap());
-    assert!(instances::heartbeat(&client, second, LONG).await.unwrap());
+    assert!(!beats(&client, first).await);
+    assert!(beats(&client, second).await);
     assert!(!instances::check_fence(&client, first).await.unwrap());
     assert!(instances::check_fence(&client, second).await.unwrap());
 }
@@ -73,7 +113,7 @@ async fn leases_of_the_living_stay_and_those_of_the_dead_are_taken_over_and_fenc
 
     let late = streams::advance(&client, "events", dead.writer, dead.epoch, StreamId(5)).await;
     assert!(matches!(late, Err(StorageError::Fenced)), "{late:?}");
-    assert!(!instances::heartbeat(&client, dead, LONG).await.unwrap(), "the dead must learn of it");
+    assert!(!beats(&client, dead).await, "the dead must learn of it");
 
     instances::deregister(&client, alive).await.unwrap();
     let held = instances::acquire_leases(&client, &["events/2"], heir).await.unwrap();
