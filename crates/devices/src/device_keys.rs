@@ -8,7 +8,7 @@ use std::{
 
 use myelin_storage::{
     Result, StorageError, Transaction, device_keys,
-    one_time_keys::{self, OneTimeKeyRow},
+    one_time_keys::{self, Added, OneTimeKeyRow},
 };
 use ruma::{
     DeviceId, OneTimeKeyId, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, UserId,
@@ -120,9 +120,9 @@ type Stored = (Result<Arc<KeyCounts>, KeyError>, Vec<DeviceListRow>);
 
 /// Every check comes before the first write, because what is written by then is committed.
 async fn store(transaction: &Transaction<'_>, upload: CheckedUpload) -> Result<Stored, StorageError> {
-    let CheckedUpload { user_id, device_id, device_keys, one_time_keys, fallback_keys } = upload;
+    let CheckedUpload { user_id, device_id, device_keys, mut one_time_keys, fallback_keys } = upload;
     let (user, device) = (user_id.as_str(), device_id.as_str());
-    let Some(counts) = one_time_keys::lock_device(transaction, user, device).await? else {
+    let Some(mut counts) = one_time_keys::lock_device(transaction, user, device).await? else {
         return Ok((Err(KeyError::UnknownDevice), Vec::new()));
     };
     let known_keys = match &device_keys {
@@ -130,52 +130,77 @@ async fn store(transaction: &Transaction<'_>, upload: CheckedUpload) -> Result<S
         None => None,
     };
     let identity = Identity::of(device_keys.as_ref(), known_keys.as_deref());
-    let place = [(user_id.to_string(), device_id.to_string())];
-    if identity != Identity::Other {
-        let known =
-            one_time_keys::list_one_time_keys_named(transaction, user, device, &one_time_keys).await?;
-        if let Some(other) = find_other_key(&one_time_keys, &known) {
-            return Ok((Err(KeyError::OneTimeKeyExists(other)), Vec::new()));
-        }
+    if identity == Identity::Other {
+        counts = KeyCounts::default();
     }
-    let kept: u64 = if identity == Identity::Other { 0 } else { counts.one_time.values().sum() };
-    if kept + one_time_keys.len() as u64 > MAX_ONE_TIME_KEYS {
+    if counts.one_time.values().sum::<u64>() + one_time_keys.len() as u64 > MAX_ONE_TIME_KEYS {
         return Ok((Err(KeyError::TooManyOneTimeKeys), Vec::new()));
     }
 
     let mut rows = Vec::new();
-    if let Some(keys) = device_keys.filter(|_| identity != Identity::Same) {
-        device_keys::set_device_keys(transaction, user, device, &keys.to_json()).await?;
-        rows.push(DeviceListRow::Changed { user_id: user_id.clone() });
-    }
     if identity == Identity::Other {
         one_time_keys::delete_keys_of_device(transaction, user, device).await?;
         myelin_storage::cross_signing::delete_signatures(transaction, user, device).await?;
     }
-    if !one_time_keys.is_empty() {
-        one_time_keys::insert_one_time_keys(transaction, user, device, &one_time_keys).await?;
+    let has_keys = !one_time_keys.is_empty() || !fallback_keys.is_empty();
+    if let Err(clash) = add(transaction, user, device, &mut one_time_keys, &mut counts).await? {
+        return Ok((Err(KeyError::OneTimeKeyExists(clash)), Vec::new()));
     }
-    one_time_keys::set_fallback_keys(transaction, user, device, &fallback_keys).await?;
-    let counts = count(transaction, &place).await?.remove(0);
-    if !one_time_keys.is_empty() || !fallback_keys.is_empty() || identity == Identity::Other {
+    if let Some(keys) = device_keys.filter(|_| identity != Identity::Same) {
+        device_keys::set_device_keys(transaction, user, device, &keys.to_json()).await?;
+        rows.push(DeviceListRow::Changed { user_id: user_id.clone() });
+    }
+    let used = one_time_keys::set_fallback_keys(transaction, user, device, &fallback_keys).await?;
+    for (key, is_used) in fallback_keys.iter().zip(used) {
+        note_fallback(&mut counts, &key.algorithm, is_used);
+    }
+    counts.one_time.entry(USUAL_ALGORITHM.to_owned()).or_insert(0);
+    let counts = Arc::new(counts);
+    if has_keys || identity == Identity::Other {
         rows.push(DeviceListRow::KeyCounts { user_id, device_id, counts: counts.clone() });
     }
     Ok((Ok(counts), rows))
 }
 
-/// Counts the keys of devices, in their order.
-pub(crate) async fn count(
+/// Adds those keys that are not there yet; or gives the first whose id another key has, and adds none.
+async fn add(
     transaction: &Transaction<'_>,
-    devices: &[(String, String)],
-) -> Result<Vec<Arc<KeyCounts>>, StorageError> {
-    let counts = one_time_keys::count_keys(transaction, devices).await?;
-    Ok(counts
-        .into_iter()
-        .map(|mut counts| {
-            counts.one_time.entry(USUAL_ALGORITHM.to_owned()).or_insert(0);
-            Arc::new(counts)
-        })
-        .collect())
+    user: &str,
+    device: &str,
+    keys: &mut Vec<OneTimeKeyRow>,
+    counts: &mut KeyCounts,
+) -> Result<Result<(), OwnedOneTimeKeyId>, StorageError> {
+    while !keys.is_empty() {
+        match one_time_keys::add_one_time_keys(transaction, user, device, keys).await? {
+            Added::Keys(added) => {
+                for (algorithm, count) in added {
+                    *counts.one_time.entry(algorithm).or_insert(0) += count;
+                }
+                break;
+            }
+            Added::InOtherWords(known) => {
+                if let Some(clash) = find_other_key(keys, &known) {
+                    return Ok(Err(clash));
+                }
+                let is_known = |key: &OneTimeKeyRow| {
+                    known
+                        .iter()
+                        .any(|known| (&known.algorithm, &known.key_id) == (&key.algorithm, &key.key_id))
+                };
+                keys.retain(|key| !is_known(key));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Notes whether a device's fallback key of an algorithm has been given out.
+pub(crate) fn note_fallback(counts: &mut KeyCounts, algorithm: &str, is_used: bool) {
+    counts.unused_fallback.retain(|unused| unused != algorithm);
+    if !is_used {
+        counts.unused_fallback.push(algorithm.to_owned());
+        counts.unused_fallback.sort_unstable();
+    }
 }
 
 /// How uploaded identity keys compare with those that are known.

@@ -1,7 +1,7 @@
 //! Claiming one-time keys
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysclaim)).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use myelin_storage::{
     StorageError, Transaction,
@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use crate::{DeviceListRow, Devices, KeyError, device_keys::count, stream};
+use crate::{DeviceListRow, Devices, KeyError, device_keys::note_fallback, stream};
 
 /// Of which devices a key is wanted, and of which algorithm.
 pub type WantedKeys = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>;
@@ -65,29 +65,44 @@ async fn claim(
     transaction: &Transaction<'_>,
     mut wanted: Vec<ClaimRow>,
 ) -> Result<(Claimed, Vec<DeviceListRow>), StorageError> {
-    let known: BTreeSet<(String, String)> =
-        one_time_keys::lock_devices_with_keys(transaction, &wanted).await?.into_iter().collect();
-    wanted.retain(|claim| known.contains(&(claim.user_id.clone(), claim.device_id.clone())));
+    let mut counts = one_time_keys::lock_devices_with_keys(transaction, &wanted).await?;
+    wanted.retain(|claim| counts.contains_key(&device_of(claim)));
     if wanted.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
     let mut claimed = one_time_keys::claim_one_time_keys(transaction, &wanted).await?;
+    let mut rows = Vec::new();
+    for (claim, _) in &claimed {
+        if let Some(left) =
+            counts.get_mut(&device_of(claim)).and_then(|counts| counts.one_time.get_mut(&claim.algorithm))
+        {
+            *left = left.saturating_sub(1);
+        }
+    }
     wanted.retain(|claim| !claimed.iter().any(|(found, _)| found == claim));
     if !wanted.is_empty() {
-        claimed.extend(one_time_keys::claim_fallback_keys(transaction, &wanted).await?);
+        let fallback = one_time_keys::claim_fallback_keys(transaction, &wanted).await?;
+        for (claim, _) in &fallback {
+            if let Some(counts) = counts.get_mut(&device_of(claim)) {
+                note_fallback(counts, &claim.algorithm, true);
+            }
+        }
+        claimed.extend(fallback);
     }
-    let places: Vec<(String, String)> =
-        claimed.iter().map(|(claim, _)| (claim.user_id.clone(), claim.device_id.clone())).collect();
-    let counts = count(transaction, &places).await?;
-    let rows = places
-        .iter()
-        .zip(counts)
-        .map(|((user_id, device_id), counts)| {
-            let user_id = stream::user_id(user_id)?;
-            Ok(DeviceListRow::KeyCounts { user_id, device_id: device_id.as_str().into(), counts })
-        })
-        .collect::<Result<Vec<_>, StorageError>>()?;
+    for (claim, _) in &claimed {
+        if let Some(counts) = counts.remove(&device_of(claim)) {
+            rows.push(DeviceListRow::KeyCounts {
+                user_id: stream::user_id(&claim.user_id)?,
+                device_id: claim.device_id.as_str().into(),
+                counts: Arc::new(counts),
+            });
+        }
+    }
     Ok((claimed, rows))
+}
+
+fn device_of(claim: &ClaimRow) -> (String, String) {
+    (claim.user_id.clone(), claim.device_id.clone())
 }
 
 #[cfg(test)]

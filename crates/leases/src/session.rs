@@ -11,7 +11,7 @@ use myelin_types::WriterId;
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
 
@@ -278,26 +278,31 @@ impl Inner {
 }
 
 /// Beats, and looks at the others, on a connection of its own, which no request can keep busy.
-async fn heartbeat(session: std::sync::Weak<Inner>, apart: Database) {
-    let mut ticks = tokio::time::interval(HEARTBEAT / LOOKS_PER_HEARTBEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for turn in 0_u32.. {
-        ticks.tick().await;
-        let Some(inner) = session.upgrade() else { return };
-        let session = Session(inner);
+async fn heartbeat(weak: std::sync::Weak<Inner>, apart: Database) {
+    let mut looks_left = 0;
+    loop {
+        let Some(session) = weak.upgrade().map(Session) else { return };
         if *session.0.lost.borrow() {
             return;
         }
-        let is_beat = turn.is_multiple_of(LOOKS_PER_HEARTBEAT);
-        if !is_beat && session.0.registry.size() <= 1 {
-            continue;
-        }
-        match pulse(&apart, &session.0.registry, is_beat.then_some(TTL)).await {
-            Ok(_) if is_beat => session.0.beat(),
-            Ok(_) => {}
+        let begun = Instant::now();
+        let is_beat = looks_left == 0;
+        let is_alone = session.0.registry.size() <= 1;
+        looks_left = match pulse(&apart, &session.0.registry, is_beat.then_some(TTL)).await {
+            Ok(_) if is_beat => {
+                session.0.beat();
+                if is_alone { 0 } else { LOOKS_PER_HEARTBEAT - 1 }
+            }
+            Ok(_) => looks_left - 1,
             Err(StorageError::Fenced) => return session.mark_lost(),
-            Err(error) => warn!(%error, "the heartbeat did not reach the database"),
-        }
+            Err(error) => {
+                warn!(%error, "the heartbeat did not reach the database");
+                0
+            }
+        };
+        drop(session);
+        let pause = if is_alone { HEARTBEAT } else { HEARTBEAT / LOOKS_PER_HEARTBEAT };
+        sleep_until(begun + pause).await;
     }
 }
 

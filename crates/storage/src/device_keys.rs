@@ -61,15 +61,17 @@ pub async fn list_device_keys(db: &impl GenericClient, user_ids: &[&str]) -> Res
 /// Deletes everything of these devices that this family of tables holds: keys, signatures on them, messages. Gives
 /// whether any of them had identity keys.
 pub async fn delete_devices(db: &impl GenericClient, user_id: &str, device_ids: &[&str]) -> Result<bool> {
+    // First what uploads hold a lock on: what they added before is there to be deleted, and later ones find no device.
+    const COUNTS: &str = "DELETE FROM device_key_counts WHERE user_id = $1 AND device_id = ANY ($2)";
     const KEYS: &str = "DELETE FROM device_keys WHERE user_id = $1 AND device_id = ANY ($2)";
-    const REST: [&str; 6] = [
+    const REST: [&str; 5] = [
         "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY ($2)",
         "DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = ANY ($2)",
-        "DELETE FROM device_key_counts WHERE user_id = $1 AND device_id = ANY ($2)",
         "DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = ANY ($2)",
         "DELETE FROM to_device_transactions WHERE user_id = $1 AND device_id = ANY ($2)",
         "DELETE FROM key_signatures WHERE user_id = $1 AND key_id = ANY ($2)",
     ];
+    execute(db, COUNTS, &[&user_id, &device_ids]).await?;
     let had_keys = execute(db, KEYS, &[&user_id, &device_ids]).await? > 0;
     for sql in REST {
         execute(db, sql, &[&user_id, &device_ids]).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use myelin_types::{StreamId, WriterId};
 use serde::{Deserialize, Serialize};
 
-use crate::{GenericClient, Result, Row, StorageError, execute, query, query_opt};
+use crate::{GenericClient, Result, Row, StorageError, execute, query, query_one, query_opt};
 
 /// A one-time or fallback key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,79 +27,100 @@ pub struct KeyCounts {
     pub unused_fallback: Vec<String>,
 }
 
-/// Takes the lock under which a device's keys are changed and counted, until the transaction ends, and gives how many
-/// there are; `None` if there is no such device. Until then the device is not deleted either. Callers that lock several
-/// devices do so in the order of user and device.
+/// Takes the lock under which a device's keys are changed, until the transaction ends, and gives how many there are;
+/// `None` if there is no such device. Callers that lock several devices do so in the order of user and device.
 pub async fn lock_device(
     db: &impl GenericClient,
     user_id: &str,
     device_id: &str,
 ) -> Result<Option<KeyCounts>> {
-    const SQL: &str = "
+    const SQL: &str = "SELECT counts FROM device_key_counts WHERE user_id = $1 AND device_id = $2 FOR UPDATE";
+    // The first keys of a device. Whoever deletes it holds its row.
+    const FIRST: &str = "
         INSERT INTO device_key_counts (user_id, device_id, stream_id, writer_id, counts)
         SELECT user_id, device_id, 0, 0, '{\"one_time\":{},\"unused_fallback\":[]}' FROM devices
          WHERE user_id = $1 AND device_id = $2 FOR SHARE
             ON CONFLICT (user_id, device_id) DO UPDATE SET stream_id = device_key_counts.stream_id
         RETURNING counts";
-    query_opt(db, SQL, &[&user_id, &device_id]).await?.map(|row| parse_counts(row.get(0))).transpose()
+    let row = match query_opt(db, SQL, &[&user_id, &device_id]).await? {
+        Some(row) => Some(row),
+        None => query_opt(db, FIRST, &[&user_id, &device_id]).await?,
+    };
+    row.map(|row| parse_counts(row.get(0))).transpose()
 }
 
-/// Which of the given one-time keys a device has already; with what it has.
-pub async fn list_one_time_keys_named(
+/// What became of one-time keys that were to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// So many were not there before, by algorithm.
+    Keys(BTreeMap<String, u64>),
+    /// None was added: these are there already, under the same ids, in other words.
+    InOtherWords(Vec<OneTimeKeyRow>),
+}
+
+/// Adds one-time keys; those that are there already, to the letter, are left as they are.
+pub async fn add_one_time_keys(
     db: &impl GenericClient,
     user_id: &str,
     device_id: &str,
     keys: &[OneTimeKeyRow],
-) -> Result<Vec<OneTimeKeyRow>> {
+) -> Result<Added> {
     const SQL: &str = "
-        SELECT k.algorithm, k.key_id, k.key_json
-          FROM unnest($3::text[], $4::text[]) AS wanted (algorithm, key_id)
-          JOIN one_time_keys k USING (algorithm, key_id)
-         WHERE k.user_id = $1 AND k.device_id = $2";
-    let algorithms: Vec<&str> = keys.iter().map(|key| key.algorithm.as_str()).collect();
-    let key_ids: Vec<&str> = keys.iter().map(|key| key.key_id.as_str()).collect();
-    let rows = query(db, SQL, &[&user_id, &device_id, &algorithms, &key_ids]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| OneTimeKeyRow { algorithm: row.get(0), key_id: row.get(1), key_json: row.get(2) })
-        .collect())
-}
-
-/// Adds one-time keys; ids that are there already are left as they are.
-pub async fn insert_one_time_keys(
-    db: &impl GenericClient,
-    user_id: &str,
-    device_id: &str,
-    keys: &[OneTimeKeyRow],
-) -> Result<()> {
-    const SQL: &str = "
-        INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, key_json)
-        SELECT $1, $2, k.* FROM unnest($3::text[], $4::text[], $5::text[]) AS k
-            ON CONFLICT DO NOTHING";
+        WITH wanted AS MATERIALIZED (
+            SELECT * FROM unnest($3::text[], $4::text[], $5::text[]) AS w (algorithm, key_id, key_json)),
+        other AS MATERIALIZED (
+            SELECT k.algorithm, k.key_id, k.key_json
+              FROM wanted w
+             CROSS JOIN LATERAL (SELECT * FROM one_time_keys k
+                                  WHERE k.user_id = $1 AND k.device_id = $2
+                                    AND k.algorithm = w.algorithm AND k.key_id = w.key_id
+                                  OFFSET 0) AS k
+             WHERE k.key_json <> w.key_json),
+        added AS (
+            INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, key_json)
+            SELECT $1, $2, w.* FROM wanted w WHERE NOT EXISTS (SELECT FROM other)
+                ON CONFLICT DO NOTHING
+            RETURNING algorithm)
+        SELECT algorithm, count(*), NULL, NULL FROM added GROUP BY algorithm
+         UNION ALL
+        SELECT algorithm, NULL, key_id, key_json FROM other";
     let algorithms: Vec<&str> = keys.iter().map(|key| key.algorithm.as_str()).collect();
     let key_ids: Vec<&str> = keys.iter().map(|key| key.key_id.as_str()).collect();
     let jsons: Vec<&str> = keys.iter().map(|key| key.key_json.as_str()).collect();
-    execute(db, SQL, &[&user_id, &device_id, &algorithms, &key_ids, &jsons]).await?;
-    Ok(())
+    let rows = query(db, SQL, &[&user_id, &device_id, &algorithms, &key_ids, &jsons]).await?;
+    let (mut added, mut others) = (BTreeMap::new(), Vec::new());
+    for row in rows {
+        match row.get::<_, Option<i64>>(1) {
+            Some(count) => _ = added.insert(row.get(0), count.unsigned_abs()),
+            None => {
+                others.push(OneTimeKeyRow { algorithm: row.get(0), key_id: row.get(2), key_json: row.get(3) })
+            }
+        }
+    }
+    Ok(if others.is_empty() { Added::Keys(added) } else { Added::InOtherWords(others) })
 }
 
 /// Stores fallback keys, one per algorithm, in place of the earlier ones. A key that is there already stays used if
-/// it was.
+/// it was. Gives for each whether it is used.
 pub async fn set_fallback_keys(
     db: &impl GenericClient,
     user_id: &str,
     device_id: &str,
     keys: &[OneTimeKeyRow],
-) -> Result<()> {
+) -> Result<Vec<bool>> {
     const SQL: &str = "
         INSERT INTO fallback_keys AS old (user_id, device_id, algorithm, key_id, key_json) VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT (user_id, device_id, algorithm)
             DO UPDATE SET key_id = excluded.key_id, key_json = excluded.key_json,
-                          used = old.used AND old.key_id = excluded.key_id AND old.key_json = excluded.key_json";
+                          used = old.used AND old.key_id = excluded.key_id AND old.key_json = excluded.key_json
+        RETURNING used";
+    let mut used = Vec::with_capacity(keys.len());
     for key in keys {
-        execute(db, SQL, &[&user_id, &device_id, &key.algorithm, &key.key_id, &key.key_json]).await?;
+        let row =
+            query_one(db, SQL, &[&user_id, &device_id, &key.algorithm, &key.key_id, &key.key_json]).await?;
+        used.push(row.get(0));
     }
-    Ok(())
+    Ok(used)
 }
 
 /// A device, and the algorithm of which a key is wanted.
@@ -113,18 +134,22 @@ pub struct ClaimRow {
     pub algorithm: String,
 }
 
-/// Takes the [lock](lock_device) on those of the devices that ever had a key, and gives them as (user, device).
+/// Takes the [lock](lock_device) on those of the devices that ever had a key, and gives how many each has, by user and
+/// device.
 pub async fn lock_devices_with_keys(
     db: &impl GenericClient,
     wanted: &[ClaimRow],
-) -> Result<Vec<(String, String)>> {
+) -> Result<BTreeMap<(String, String), KeyCounts>> {
+    // The lateral join keeps to the index, however many devices there are; sorting comes before locking.
     const SQL: &str = "
-        SELECT c.user_id, c.device_id FROM device_key_counts c
-         WHERE (c.user_id, c.device_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-         ORDER BY c.user_id, c.device_id FOR UPDATE";
+        SELECT c.user_id, c.device_id, c.counts
+          FROM (SELECT * FROM unnest($1::text[], $2::text[]) AS w (user_id, device_id) ORDER BY 1, 2) AS w
+         CROSS JOIN LATERAL (SELECT * FROM device_key_counts c
+                              WHERE c.user_id = w.user_id AND c.device_id = w.device_id
+                                FOR UPDATE) AS c";
     let (users, devices, _) = columns(wanted);
     let rows = query(db, SQL, &[&users, &devices]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    rows.iter().map(|row| Ok(((row.get(0), row.get(1)), parse_counts(row.get(2))?))).collect()
 }
 
 /// Takes the oldest one-time key of each, as far as there is one. The caller holds the locks, and no device and
@@ -135,14 +160,13 @@ pub async fn claim_one_time_keys(
 ) -> Result<Vec<(ClaimRow, OneTimeKeyRow)>> {
     const SQL: &str = "
         DELETE FROM one_time_keys k
-         USING (SELECT w.*, o.key_id
-                  FROM unnest($1::text[], $2::text[], $3::text[]) AS w (user_id, device_id, algorithm)
-                 CROSS JOIN LATERAL
-                       (SELECT key_id FROM one_time_keys o
-                         WHERE o.user_id = w.user_id AND o.device_id = w.device_id AND o.algorithm = w.algorithm
-                         ORDER BY position LIMIT 1) AS o) AS t
-         WHERE k.user_id = t.user_id AND k.device_id = t.device_id AND k.algorithm = t.algorithm
-           AND k.key_id = t.key_id
+         WHERE k.ctid = ANY (ARRAY(
+               SELECT o.ctid
+                 FROM unnest($1::text[], $2::text[], $3::text[]) AS w (user_id, device_id, algorithm)
+                CROSS JOIN LATERAL
+                      (SELECT ctid FROM one_time_keys o
+                        WHERE o.user_id = w.user_id AND o.device_id = w.device_id AND o.algorithm = w.algorithm
+                        ORDER BY position LIMIT 1) AS o))
         RETURNING k.user_id, k.device_id, k.algorithm, k.key_id, k.key_json";
     let (users, devices, algorithms) = columns(wanted);
     let rows = query(db, SQL, &[&users, &devices, &algorithms]).await?;
@@ -182,32 +206,6 @@ pub async fn delete_keys_of_device(db: &impl GenericClient, user_id: &str, devic
     execute(db, ONE_TIME, &[&user_id, &device_id]).await?;
     execute(db, FALLBACK, &[&user_id, &device_id]).await?;
     Ok(())
-}
-
-/// Counts the keys of some devices, given as (user, device); in their order. The caller holds the
-/// [locks](lock_device).
-pub async fn count_keys(db: &impl GenericClient, devices: &[(String, String)]) -> Result<Vec<KeyCounts>> {
-    const SQL: &str = "
-        WITH wanted AS (SELECT * FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (user_id, device_id, place))
-        SELECT w.place, k.algorithm, count(*)
-          FROM wanted w JOIN one_time_keys k USING (user_id, device_id) GROUP BY 1, 2
-         UNION ALL
-        SELECT w.place, f.algorithm, NULL
-          FROM wanted w JOIN fallback_keys f USING (user_id, device_id) WHERE NOT f.used
-         ORDER BY 1, 2";
-    let users: Vec<&str> = devices.iter().map(|(user_id, _)| user_id.as_str()).collect();
-    let device_ids: Vec<&str> = devices.iter().map(|(_, device_id)| device_id.as_str()).collect();
-    let mut counts = vec![KeyCounts::default(); devices.len()];
-    for row in query(db, SQL, &[&users, &device_ids]).await? {
-        // Places count from one.
-        let place = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
-        let Some(counts) = counts.get_mut(place) else { continue };
-        match row.get::<_, Option<i64>>(2) {
-            Some(count) => _ = counts.one_time.insert(row.get(1), count.unsigned_abs()),
-            None => counts.unused_fallback.push(row.get(1)),
-        }
-    }
-    Ok(counts)
 }
 
 /// The counts of a device as its last change left them, and the stream id of that change.
@@ -279,8 +277,8 @@ mod tests {
         }
     }
 
-    async fn count(db: &TestClient) -> KeyCounts {
-        count_keys(&**db, &[("@a:x".to_owned(), "D".to_owned())]).await.unwrap().remove(0)
+    async fn add(db: &TestClient, keys: &[OneTimeKeyRow]) -> Added {
+        add_one_time_keys(&**db, "@a:x", "D", keys).await.unwrap()
     }
 
     async fn add_device(db: &TestClient) {
@@ -308,7 +306,7 @@ mod tests {
     async fn keys_are_given_out_oldest_first_and_then_the_fallback_key_again_and_again() {
         let db = TestClient::new().await;
         for (id, json) in [("Z", "1"), ("A", "2")] {
-            insert_one_time_keys(&*db, "@a:x", "D", &[key("alg", id, json)]).await.unwrap();
+            assert_eq!(add(&db, &[key("alg", id, json)]).await, Added::Keys([("alg".to_owned(), 1)].into()));
         }
         set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "3")]).await.unwrap();
         for expected in ["Z", "A", "F", "F"] {
@@ -330,20 +328,29 @@ mod tests {
             algorithm: "alg".to_owned(),
         });
         let locked = lock_devices_with_keys(&*db, &wanted).await.unwrap();
-        assert_eq!(locked, [("@a:x".to_owned(), "D".to_owned())]);
+        assert_eq!(locked, [(("@a:x".to_owned(), "D".to_owned()), KeyCounts::default())].into());
     }
 
     #[tokio::test]
     async fn a_fallback_key_is_unused_until_claimed_and_when_it_is_replaced() {
         let db = TestClient::new().await;
-        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "1")]).await.unwrap();
-        assert_eq!(count(&db).await.unused_fallback, ["alg"]);
+        let set = async |id: &str, json: &str| {
+            set_fallback_keys(&*db, "@a:x", "D", &[key("alg", id, json)]).await.unwrap()
+        };
+        assert_eq!(set("F", "1").await, [false]);
         claim(&db, "alg").await.unwrap();
-        assert!(count(&db).await.unused_fallback.is_empty());
-        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "1")]).await.unwrap();
-        assert!(count(&db).await.unused_fallback.is_empty(), "the same key again is no new key");
-        set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "G", "2")]).await.unwrap();
-        assert_eq!(count(&db).await.unused_fallback, ["alg"]);
+        assert_eq!(set("F", "1").await, [true], "the same key again is no new key");
+        assert_eq!(set("G", "2").await, [false]);
+    }
+
+    #[tokio::test]
+    async fn keys_in_other_words_are_told_and_nothing_is_added() {
+        let db = TestClient::new().await;
+        let [one, other, new] = [key("alg", "1", "x"), key("alg", "1", "y"), key("alg", "2", "z")];
+        assert_eq!(add(&db, std::slice::from_ref(&one)).await, Added::Keys([("alg".to_owned(), 1)].into()));
+        assert_eq!(add(&db, std::slice::from_ref(&one)).await, Added::Keys(BTreeMap::new()));
+        assert_eq!(add(&db, &[new.clone(), other]).await, Added::InOtherWords(vec![one.clone()]));
+        assert_eq!(add(&db, &[new, one]).await, Added::Keys([("alg".to_owned(), 1)].into()));
     }
 
     #[tokio::test]
@@ -353,8 +360,10 @@ mod tests {
         assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), None, "there is no such device");
         add_device(&db).await;
         assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), Some(KeyCounts::default()));
-        insert_one_time_keys(&*db, "@a:x", "D", &[key("alg", "1", "x"), key("alg", "2", "y")]).await.unwrap();
-        let counts = count(&db).await;
+        let Added::Keys(one_time) = add(&db, &[key("alg", "1", "x"), key("alg", "2", "y")]).await else {
+            panic!("there were none before")
+        };
+        let counts = KeyCounts { one_time, unused_fallback: Vec::new() };
         assert_eq!(counts.one_time["alg"], 2);
         let row = |stream_id, counts: &KeyCounts| KeyCountsRow {
             stream_id: StreamId(stream_id),
@@ -368,10 +377,7 @@ mod tests {
         assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), Some(counts.clone()));
         assert_eq!(get_key_counts(&*db, "@a:x", "D").await.unwrap(), Some((StreamId(7), counts)));
 
-        let known =
-            list_one_time_keys_named(&*db, "@a:x", "D", &[key("alg", "2", ""), key("alg", "3", "")]).await;
-        assert_eq!(known.unwrap(), [key("alg", "2", "y")]);
         delete_keys_of_device(&*db, "@a:x", "D").await.unwrap();
-        assert_eq!(count(&db).await, KeyCounts::default());
+        assert_eq!(claim(&db, "alg").await, None);
     }
 }

@@ -10,9 +10,6 @@ use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use super::{NO_SUCH_EVENT, NOT_A_MEMBER, Result, RoomReader, room::RoomInfo, view::StatePoint};
 use crate::stream::stored;
 
-/// `memberships.membership` of who is in the room.
-const JOIN: i16 = 1;
-
 /// Relations that are followed from an event to the root of its thread
 /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts)).
 const MAX_HOPS: usize = 3;
@@ -32,24 +29,31 @@ impl RoomReader {
     /// # Errors
     /// [`ReadError::Forbidden`](super::ReadError::Forbidden) if not, or if there is no such room.
     pub async fn joined_room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Arc<RoomInfo>> {
+        if let Some(room) = self.known_to_be_joined(user_id, room_id) {
+            return Ok(room);
+        }
         let client = self.client().await?;
         let room = self.room_with(&client, room_id).await?.ok_or(NOT_A_MEMBER)?;
-        let user = self.0.strings.find(&client, user_id.as_str()).await?.ok_or(NOT_A_MEMBER)?;
-        let rows = room_reads::list_memberships(&client, user, &[room.nid.0]).await?;
-        let is_joined = rows.iter().any(|row| row.membership == JOIN);
-        if is_joined { Ok(room) } else { Err(NOT_A_MEMBER) }
+        let view = self.view_of(&client, user_id, room.clone()).await?;
+        if view.is_joined() { Ok(room) } else { Err(NOT_A_MEMBER) }
     }
 
     /// Where an event stands in a room.
     ///
     /// # Errors
     /// [`ReadError::NotFound`](super::ReadError::NotFound) if it is not in the room's timeline.
-    pub async fn event_place(&self, room: &RoomInfo, event_id: &EventId) -> Result<EventPlace> {
+    pub async fn event_place(&self, room: &RoomInfo, event_id: &EventId) -> Result<Arc<EventPlace>> {
+        if let Some(place) = self.0.caches.place(room.nid, event_id) {
+            return Ok(place);
+        }
         let client = self.client().await?;
+        let reading = self.0.caches.begin(room.nid);
         let place = room_reads::get_event_place(&client, room.nid.0, event_id.as_str()).await?;
         let place = place.ok_or(NO_SUCH_EVENT)?;
         let thread = place.thread_id.and_then(|root| EventId::parse(root).ok());
-        Ok(EventPlace { pos: StreamId(place.pos), thread })
+        let place = Arc::new(EventPlace { pos: StreamId(place.pos), thread });
+        self.0.caches.keep_place(room.nid, event_id, reading, place.clone());
+        Ok(place)
     }
 
     /// Whether an event belongs to a thread for the purpose of a receipt: it is in the thread, is its root, or points at

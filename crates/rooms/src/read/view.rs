@@ -14,7 +14,7 @@ use myelin_storage::{
     strings::StringId,
 };
 use ruma::{
-    OwnedUserId, UserId,
+    OwnedUserId, RoomId, UserId,
     events::{
         TimelineEventType,
         room::{history_visibility::HistoryVisibility, member::MembershipState},
@@ -32,12 +32,18 @@ const MAX_HISTORY: i64 = 1000;
 pub(super) struct View {
     pub room: Arc<RoomInfo>,
     user_id: OwnedUserId,
+    standing: Arc<Standing>,
+    /// The branches of forked history that were asked about, by their delta.
+    forks: HashMap<i64, Fork>,
+}
+
+/// What a user has been in a room, and how visible that was.
+#[derive(Debug)]
+pub(super) struct Standing {
     /// Without a row the user never had to do with the room.
     row: Option<MembershipRow>,
     /// From the beginning of time to its end, without gaps.
     spans: Vec<Span>,
-    /// The branches of forked history that were asked about, by their delta.
-    forks: HashMap<i64, Fork>,
     numbers: Numbers,
 }
 
@@ -85,13 +91,51 @@ impl RoomReader {
         views.remove(&room.nid.0).ok_or(NOT_A_MEMBER)
     }
 
-    /// Views of several rooms, by room: two queries.
+    /// Views of several rooms, by room: two queries, or none where the user is in all of them and was seen there lately.
     pub(super) async fn views_of(
         &self,
         client: &Client,
         user_id: &UserId,
         rooms: &[Arc<RoomInfo>],
     ) -> Result<HashMap<i64, View>> {
+        let mut views = HashMap::with_capacity(rooms.len());
+        let mut unknown = Vec::new();
+        for room in rooms {
+            match self.0.caches.standing(room.nid, user_id) {
+                Some(standing) => _ = views.insert(room.nid.0, View::new(room, user_id, standing)),
+                None => unknown.push((room, self.0.caches.begin(room.nid))),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(views);
+        }
+        let nids: Vec<i64> = unknown.iter().map(|(room, _)| room.nid.0).collect();
+        let (numbers, rows, history) = self.read_standings(client, user_id, &nids).await?;
+        for (room, reading) in unknown {
+            let row = rows.iter().find(|row| row.room_nid == room.nid.0).copied();
+            let spans = spans(room, &numbers, &history)?;
+            let standing = Arc::new(Standing { row, spans, numbers });
+            // Of those who left, the room may be forgotten without an event that tells.
+            if standing.is_joined() {
+                self.0.caches.keep_standing(room.nid, user_id, reading, standing.clone());
+            }
+            views.insert(room.nid.0, View::new(room, user_id, standing));
+        }
+        Ok(views)
+    }
+
+    /// The room, if the user is seen in it without asking the database.
+    pub(super) fn known_to_be_joined(&self, user_id: &UserId, room_id: &RoomId) -> Option<Arc<RoomInfo>> {
+        let room = self.0.rooms.get(room_id)?;
+        self.0.caches.standing(room.nid, user_id).filter(|standing| standing.is_joined()).map(|_| room)
+    }
+
+    async fn read_standings(
+        &self,
+        client: &Client,
+        user_id: &UserId,
+        nids: &[i64],
+    ) -> Result<(Numbers, Vec<MembershipRow>, Vec<HistoryRow>)> {
         let strings = &self.0.strings;
         let names = ["m.room.member", "m.room.history_visibility", ""];
         let [member, visibility, empty] = match strings.cached(names) {
@@ -102,10 +146,8 @@ impl RoomReader {
             }
         };
         let user = strings.find(client, user_id.as_str()).await?;
-        let numbers = Numbers { member, visibility, empty, user };
-        let nids: Vec<i64> = rooms.iter().map(|room| room.nid.0).collect();
         let (mut room_nids, mut types, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        for nid in &nids {
+        for nid in nids {
             let wanted = [(visibility, Some(empty)), (member, user)];
             for (type_sid, key_sid) in wanted.into_iter().filter_map(|(name, key)| Some((name, key?))) {
                 room_nids.push(*nid);
@@ -115,17 +157,10 @@ impl RoomReader {
         }
         // On one connection these are sent together.
         let (rows, history) = tokio::try_join!(
-            room_reads::list_memberships(client, user.unwrap_or_default(), &nids),
+            room_reads::list_memberships(client, user.unwrap_or_default(), nids),
             room_reads::list_key_history(client, &room_nids, &types, &keys, MAX_HISTORY),
         )?;
-        let mut views = HashMap::with_capacity(rooms.len());
-        for room in rooms {
-            let row = rows.iter().find(|row| row.room_nid == room.nid.0).copied();
-            let spans = spans(room, &numbers, &history)?;
-            let (user_id, room) = (user_id.to_owned(), room.clone());
-            views.insert(room.nid.0, View { room, user_id, row, spans, forks: HashMap::new(), numbers });
-        }
-        Ok(views)
+        Ok((Numbers { member, visibility, empty, user }, rows, history))
     }
 }
 
@@ -163,15 +198,29 @@ fn spans(room: &RoomInfo, numbers: &Numbers, history: &[HistoryRow]) -> Result<V
     Ok(spans)
 }
 
-impl View {
+impl Standing {
     fn now(&self) -> &Span {
         self.spans.last().expect("time has at least one span")
     }
 
+    fn is_joined(&self) -> bool {
+        self.now().membership == MembershipState::Join
+    }
+}
+
+impl View {
+    fn new(room: &Arc<RoomInfo>, user_id: &UserId, standing: Arc<Standing>) -> Self {
+        Self { room: room.clone(), user_id: user_id.to_owned(), standing, forks: HashMap::new() }
+    }
+
+    fn now(&self) -> &Span {
+        self.standing.now()
+    }
+
     /// What holds after the place `at`.
     fn span_after(&self, at: i64) -> &Span {
-        let index = self.spans.partition_point(|span| span.since <= at);
-        self.spans.get(index.saturating_sub(1)).unwrap_or_else(|| self.now())
+        let index = self.standing.spans.partition_point(|span| span.since <= at);
+        self.standing.spans.get(index.saturating_sub(1)).unwrap_or_else(|| self.now())
     }
 
     /// What the user is in the room now.
@@ -180,22 +229,22 @@ impl View {
     }
 
     pub fn is_joined(&self) -> bool {
-        *self.membership() == MembershipState::Join
+        self.standing.is_joined()
     }
 
     fn is_forgotten(&self) -> bool {
-        self.row.is_some_and(|row| row.forgotten)
+        self.standing.row.is_some_and(|row| row.forgotten)
     }
 
     /// The place at which the user was a member last.
     fn departed_at(&self) -> Option<i64> {
-        let joined = self.spans.iter().rev().find(|span| span.membership == MembershipState::Join);
+        let joined = self.standing.spans.iter().rev().find(|span| span.membership == MembershipState::Join);
         joined.map(|span| span.until)
     }
 
     /// The place at which the user became a member first.
     pub fn arrived_at(&self) -> Option<i64> {
-        let joined = self.spans.iter().find(|span| span.membership == MembershipState::Join);
+        let joined = self.standing.spans.iter().find(|span| span.membership == MembershipState::Join);
         joined.map(|span| span.since)
     }
 
@@ -228,13 +277,14 @@ impl View {
     pub fn visible_range(&self) -> Option<(i64, i64)> {
         // The events that begin and end a span may count as its own.
         let visible = |span: &&Span| self.viewpoint(span, span.since, None).allows();
-        let first = self.spans.iter().find(visible)?;
-        let last = self.spans.iter().rev().find(visible)?;
+        let first = self.standing.spans.iter().find(visible)?;
+        let last = self.standing.spans.iter().rev().find(visible)?;
         Some((first.since.saturating_sub(1), last.until))
     }
 
     fn viewpoint(&self, span: &Span, pos: i64, fork: Option<&Fork>) -> Viewpoint {
         let joined_after = self
+            .standing
             .spans
             .iter()
             .rev()
@@ -255,7 +305,7 @@ impl View {
         if unknown.is_empty() {
             return Ok(());
         }
-        let Numbers { member, visibility, empty, user } = self.numbers;
+        let Numbers { member, visibility, empty, user } = self.standing.numbers;
         let room_nid = self.room.nid.0;
         let deltas = state::list_deltas(client, room_nid, &unknown).await?;
         let is_ours = |row: &state::StateRow| {
@@ -317,7 +367,7 @@ impl View {
 mod tests {
     use HistoryVisibility::{Joined, Shared, WorldReadable};
     use MembershipState::{Join, Leave};
-    use ruma::{RoomVersionId, owned_room_id, owned_user_id};
+    use ruma::{RoomVersionId, owned_room_id, user_id};
 
     use super::*;
     use crate::RoomNid;
@@ -327,9 +377,7 @@ mod tests {
         let version = RoomVersionId::V12;
         let rules = myelin_events::rules(&version).unwrap();
         let room = RoomInfo { nid: RoomNid(1), room_id: owned_room_id!("!r:a"), version, rules };
-        View {
-            room: Arc::new(room),
-            user_id: owned_user_id!("@a:a"),
+        let standing = Standing {
             row: None,
             spans: spans
                 .iter()
@@ -341,9 +389,9 @@ mod tests {
                     visibility: visibility.clone(),
                 })
                 .collect(),
-            forks: HashMap::new(),
             numbers: Numbers { member: 1, visibility: 2, empty: 3, user: None },
-        }
+        };
+        View::new(&Arc::new(room), user_id!("@a:a"), Arc::new(standing))
     }
 
     #[test]

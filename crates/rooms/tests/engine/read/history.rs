@@ -10,7 +10,7 @@ use ruma::{OwnedRoomId, RoomId, api::Direction, events::room::member::Membership
 use serde_json::{Value, json};
 
 use super::{page, parse, said, viewer};
-use crate::world::{ALICE, BOB, CAROL, World};
+use crate::world::{ALICE, BOB, CAROL, World, user};
 
 async fn set_visibility(world: &World, room: &RoomId, visibility: &str) {
     let content = json!({ "history_visibility": visibility });
@@ -140,6 +140,36 @@ async fn state_is_read_from_memory_only_while_it_is_true() {
     let whole = reader.state_event(&viewer(ALICE), &room, ("m.room.topic", ""), true).await.unwrap();
     let whole: Value = serde_json::from_str(&whole).unwrap();
     assert_eq!((&whole["type"], &whole["sender"]), (&json!("m.room.topic"), &json!(ALICE)));
+}
+
+#[tokio::test]
+async fn who_is_in_a_room_and_where_its_latest_events_are_is_known_without_the_database() {
+    let world = World::new().await;
+    let room = world.room().await;
+    world.join(BOB, &room).await.unwrap();
+    let strings = myelin_storage::strings::Strings::new(1000);
+    let reader =
+        RoomReader::new(world.reading.clone(), strings, &world.feed, myelin_types::Clock::System, 1 << 20);
+    let bob = user(BOB);
+    let root = world.say(ALICE, &room, "hello").await.unwrap();
+    let relation = json!({ "body": "hi", "m.relates_to": { "rel_type": "m.thread", "event_id": root } });
+    let info = reader.joined_room(&bob, &room).await.unwrap();
+    {
+        let answer = world.send(ALICE, &room, "m.room.message", relation).await;
+        // All connections that the reader could read through are in our hands.
+        let _taken = futures_util::future::try_join_all((0..4).map(|_| world.reading.get())).await.unwrap();
+        reader.joined_room(&bob, &room).await.unwrap();
+        let place = reader.event_place(&info, &answer).await.unwrap();
+        assert_eq!(place.thread.as_ref(), Some(&root));
+        assert_eq!(place.pos, world.seen().last().unwrap().id);
+        let nobody = reader.joined_room(&user(CAROL), &room).await;
+        assert!(matches!(nobody, Err(ReadError::Storage(_))), "{nobody:?}");
+    }
+    world.change(BOB, &room, MembershipAction::Leave, BOB).await.unwrap();
+    let gone = reader.joined_room(&bob, &room).await;
+    assert!(matches!(gone, Err(ReadError::Forbidden(_))), "{gone:?}");
+    world.join(BOB, &room).await.unwrap();
+    reader.joined_room(&bob, &room).await.unwrap();
 }
 
 #[tokio::test]
