@@ -71,6 +71,19 @@ async fn a_profile_change_reaches_rooms_that_other_processes_write() {
     }
 }
 
+#[tokio::test]
+async fn postgresql_tells_whose_its_connections_are() {
+    let cluster = Cluster::start(Topology { workers: 1, event_writers: 0, ..Topology::default() }).await;
+    let database = cluster.database().connect().await.expect("the database is up");
+    let sql = "
+        SELECT DISTINCT application_name FROM pg_stat_activity
+         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+         ORDER BY 1";
+    let rows = database.query(sql, &[]).await.expect("everybody may read this");
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, ["myelin main", "myelin worker1"]);
+}
+
 /// Everything that a user can write, written at one process and read at another at once.
 #[tokio::test]
 async fn what_was_answered_is_seen_at_once_on_every_other_process() {
