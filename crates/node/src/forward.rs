@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use myelin_config::Address;
 use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead};
 use myelin_leases::{Assignment, Living, Registration, weigh};
 use myelin_replication::Horizon;
@@ -21,7 +22,7 @@ use ruma::RoomId;
 use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
-use crate::peers::{Address, Answered, Passed, Peers};
+use crate::peers::{Answered, Passed, Peers};
 
 /// How long a request waits for a process that can serve it: longer than it takes until a dead one is replaced.
 const PATIENCE: Duration = Duration::from_secs(12);
