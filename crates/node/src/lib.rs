@@ -13,7 +13,6 @@ mod postgres;
 mod redis;
 mod replication_api;
 mod requests;
-mod services;
 mod start;
 mod status;
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use myelin_admin_api::AdminApi;
-use myelin_client_api::App;
+use myelin_client_api::{App, Parts, Services, Settings};
 use myelin_config::{Config, Listener, ResourceName};
 use myelin_daemon::{Arguments, Condition, Exit, Readiness, notify_ready, notify_stopping, until_stopped};
 use myelin_events::ServerSigningKey;
@@ -13,6 +13,7 @@ use myelin_leases::Session;
 use myelin_replication::{Horizon, Notices, NoticesOptions};
 use myelin_storage::{Database, DatabaseOptions, query_one};
 use myelin_telemetry::{LogConfig, Telemetry};
+use myelin_types::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -26,7 +27,6 @@ use crate::{
     peers::Peers,
     postgres, redis, replication_api,
     requests::Writers,
-    services,
     status::{Queues, Reporter},
 };
 
@@ -108,16 +108,21 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
     }
     let app = match signing_key {
         Some(signing_key) => {
-            let parts = services::Parts {
-                config: &config,
+            let parts = Parts {
+                settings: Settings::new(&config),
+                clock: Clock::System,
                 database: &database,
                 session: &session,
                 signing_key,
-                notices: notices.as_ref(),
+                writes_rooms: config.workers.stream_writers.events.contains(&process.name),
                 horizon: &horizon,
-                queues: &queues,
+                notices: notices.as_ref(),
             };
-            let services = services::compose(parts).await.map_err(Failure::of(Exit::Database))?;
+            let composed = Services::compose(parts).await;
+            let (services, waiting) = composed.map_err(Failure::of(Exit::Database))?;
+            for (stream, waiting) in waiting {
+                queues.add(format!("write {stream}"), waiting);
+            }
             for (stream, writers) in config.workers.stream_writers.by_stream() {
                 // Rooms are taken part in by their engine.
                 if stream != "events" && writers.contains(&process.name) {
