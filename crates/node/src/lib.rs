@@ -10,6 +10,7 @@ mod forward;
 mod listeners;
 mod peers;
 mod postgres;
+mod process;
 mod redis;
 mod replication_api;
 mod requests;
