@@ -192,6 +192,9 @@ impl RawRequest {
 
     /// The body as a JSON object; the error has the errcode that the specification wants. An empty body is read as
     /// `{}`.
+    ///
+    /// # Errors
+    /// 400 `M_NOT_JSON` or `M_BAD_JSON`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         check_is_object(self.body())?;
         let body: &[u8] = if self.body().is_empty() { b"{}" } else { self.body() };
