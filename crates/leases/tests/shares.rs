@@ -121,22 +121,34 @@ async fn who_only_watches_takes_nothing_and_sees_who_does() {
     assert_eq!(holder.registration, worker.session.registration());
 }
 
+/// Has the process `gone` not be heard of for longer than it may be silent, and not know that yet.
+async fn silence(database: &MigratedDatabase) {
+    const SILENCE: &str = "
+        CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN NEW.alive_until := OLD.alive_until; RETURN NEW; END $$;
+        UPDATE instances SET alive_until = now() - interval '1 second' WHERE instance_name = 'gone';
+        CREATE TRIGGER silent BEFORE UPDATE ON instances FOR EACH ROW
+            WHEN (OLD.instance_name = 'gone' AND NEW.epoch = OLD.epoch) EXECUTE FUNCTION silent()";
+    database.get().await.unwrap().batch_execute(SILENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_just_come_can_not_tell_who_is_gone() {
+    let database = MigratedDatabase::create().await;
+    let _gone = Process::start(&database, "gone").await;
+    silence(&database).await;
+    let heir = Process::start(&database, "heir").await;
+    assert!(heir.held().is_empty(), "the silence may have been the database's");
+    heir.sees(&[&heir]).await;
+}
+
 #[tokio::test]
 async fn the_parts_of_a_process_that_is_gone_are_taken_and_it_is_fenced() {
     let database = MigratedDatabase::create().await;
     let gone = Process::start(&database, "gone").await;
     let heir = Process::start(&database, "heir").await;
     heir.sees(&[&gone, &heir]).await;
-    // It was not heard of for longer than it may be silent, and does not know that yet.
-    let client = database.get().await.unwrap();
-    let silence = "
-        CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN NEW.alive_until := OLD.alive_until; RETURN NEW; END $$;
-        UPDATE instances SET alive_until = now() - interval '1 second' WHERE instance_name = 'gone';
-        CREATE TRIGGER silent BEFORE UPDATE ON instances FOR EACH ROW
-            WHEN (OLD.instance_name = 'gone' AND NEW.epoch = OLD.epoch) EXECUTE FUNCTION silent()";
-    client.batch_execute(silence).await.unwrap();
-    drop(client);
+    silence(&database).await;
     tokio::time::timeout(PATIENCE, gone.session.lost()).await.expect("it learns that it was replaced");
     heir.sees(&[&heir]).await;
     let mut client = database.get().await.unwrap();
