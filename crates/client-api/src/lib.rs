@@ -50,13 +50,13 @@ mod typing;
 mod ui_auth;
 mod voip;
 
-pub use adapters::AccountProfiles;
 pub use app::App;
-pub use caller::{Admin, Anyone, EvenLocked, GuestOrUser, LocalUser, LoggedInCaller, OptionalUser};
 pub use limits::{Address, Limits};
 use myelin_http::Routes;
 pub use services::{Parts, Services, Waiting};
 pub use settings::Settings;
+
+pub(crate) use caller::{Admin, Anyone, EvenLocked, GuestOrUser, LocalUser, LoggedInCaller, OptionalUser};
 
 /// The endpoints of the client-server API that this version serves. All others answer `M_UNRECOGNIZED`.
 pub fn routes(app: App) -> Routes<App> {

@@ -14,7 +14,7 @@ use myelin_storage::{Database, StorageError, strings::Strings};
 use myelin_sync::{Sync, SyncServices};
 use myelin_types::Clock;
 
-use crate::{AccountProfiles, Limits, Settings};
+use crate::{Limits, Settings, adapters::AccountProfiles};
 
 /// Memory for the account data of active users, in bytes.
 const ACCOUNT_DATA_CACHE: u64 = 32 << 20;

@@ -22,11 +22,10 @@ mod value;
 
 pub use self::{
     address::Address,
-    config::{Config, SectionDoc, reference_sections},
+    config::Config,
     fault::{Fault, Faults, Warning},
-    load::{ENVIRONMENT_PREFIX, load, load_with},
+    load::{load, load_with},
     reference::reference,
-    section::{Field, Shape},
     sections::*,
     value::{ByteSize, Glob, OneOrMany, RateLimit, Secret},
 };
