@@ -1,6 +1,6 @@
 //! Which events a client wants.
 
-use myelin_events::{Pdu, matches_type};
+use myelin_events::{Pdu, matches_type, relations::contains_url};
 use myelin_storage::room_reads::EventFilter;
 use ruma::{
     RoomId,
@@ -49,6 +49,7 @@ impl ReadFilter {
     /// Whether an event of the room's state is wanted.
     pub(super) fn wants_state(&self, pdu: &Pdu) -> bool {
         let EventFilter { types, not_types, senders, not_senders, .. } = &self.events;
+        let has_url = self.events.contains_url;
         let event_type = pdu.event_type().to_string();
         let matches = |patterns: &[String]| patterns.iter().any(|pattern| matches_type(pattern, &event_type));
         let is_sender = |users: &[String]| users.iter().any(|user| user == pdu.sender().as_str());
@@ -57,6 +58,7 @@ impl ReadFilter {
             && !matches(not_types)
             && senders.as_ref().is_none_or(|senders| is_sender(senders))
             && !is_sender(not_senders)
+            && has_url.is_none_or(|wanted| wanted == contains_url(pdu))
     }
 }
 
