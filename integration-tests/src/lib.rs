@@ -21,6 +21,7 @@
 mod api;
 mod cluster;
 mod daemon;
+pub mod haproxy;
 pub mod invariants;
 pub mod load;
 pub mod nginx;

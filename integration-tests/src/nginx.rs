@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use myelin_routing::proxy::nginx_main;
 use myelin_testing::free_port;
 use tempfile::TempDir;
 
@@ -35,7 +36,8 @@ impl Nginx {
         let generated = proxy_config("nginx", configs, port);
         fs::write(folder.path().join("myelin.conf"), generated).expect("a new folder can be written to");
         let main = folder.path().join("nginx.conf");
-        fs::write(&main, main_file(folder.path())).expect("a new folder can be written to");
+        fs::write(&main, nginx_main(folder.path(), &logging(folder.path())))
+            .expect("a new folder can be written to");
         let check = nginx(folder.path(), &main)
             .arg("-t")
             .output()
@@ -110,25 +112,12 @@ fn nginx(folder: &Path, main: &PathBuf) -> Command {
     command
 }
 
-/// What an administrator's own nginx.conf has around the generated file.
-fn main_file(folder: &Path) -> String {
+/// Has nginx write down where it passed each request on, which [`Nginx::log`] reads.
+fn logging(folder: &Path) -> String {
     let folder = folder.display();
     format!(
-        "worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 2048; }}
-http {{
-    log_format upstreams '$request_method\\t$request_uri\\t$upstream_addr\\t$status';
+        "    log_format upstreams '$request_method\\t$request_uri\\t$upstream_addr\\t$status';
     access_log {folder}/access.log upstreams;
-    keepalive_requests 10000000;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/myelin.conf;
-}}
-"
+    keepalive_requests 10000000;"
     )
 }

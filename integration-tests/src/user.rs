@@ -30,6 +30,11 @@ impl User {
         Self::from_login(api, &answer.ok())
     }
 
+    /// The process that it speaks to.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// The same device, speaking to another process of the server.
     #[must_use]
     pub fn at(&self, api: &Api) -> Self {

@@ -71,6 +71,19 @@ async fn a_profile_change_reaches_rooms_that_other_processes_write() {
     }
 }
 
+#[tokio::test]
+async fn postgresql_tells_whose_its_connections_are() {
+    let cluster = Cluster::start(Topology { workers: 1, event_writers: 0, ..Topology::default() }).await;
+    let database = cluster.database().connect().await.expect("the database is up");
+    let sql = "
+        SELECT DISTINCT application_name FROM pg_stat_activity
+         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+         ORDER BY 1";
+    let rows = database.query(sql, &[]).await.expect("everybody may read this");
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, ["myelin main", "myelin worker1"]);
+}
+
 /// Everything that a user can write, written at one process and read at another at once.
 #[tokio::test]
 async fn what_was_answered_is_seen_at_once_on_every_other_process() {
@@ -78,43 +91,78 @@ async fn what_was_answered_is_seen_at_once_on_every_other_process() {
     let alice = cluster.register("worker1", "alice").await;
     let bob = cluster.register("worker2", "bob").await;
     let names = ["main", "events1", "events2", "worker1", "worker2"];
-    let user = path_segment(&alice.id);
-    for (round, (writer, reader)) in names.iter().flat_map(|w| names.iter().map(move |r| (w, r))).enumerate()
-    {
-        let (here, there) = (alice.at(cluster.api(writer)), alice.at(cluster.api(reader)));
-        let seen =
-            |what: &str, is_seen: bool| assert!(is_seen, "{what}, written at {writer} and read at {reader}");
+    let pairs = names.iter().flat_map(|writer| names.iter().map(move |reader| (writer, reader)));
+    for (round, (writer, reader)) in pairs.enumerate() {
+        let between = Between {
+            here: alice.at(cluster.api(writer)),
+            there: alice.at(cluster.api(reader)),
+            bob: bob.clone(),
+            names: [writer, reader],
+            round,
+        };
+        let room_id = between.rooms().await;
+        between.own_things(&room_id).await;
+        between.sessions().await;
+        between.what_fades(&room_id).await;
+    }
+}
 
-        // Rooms: their state, timelines, memberships, aliases, directory.
+/// Alice at the process where she writes and at the one where she reads.
+struct Between<'a> {
+    here: User,
+    there: User,
+    /// At another one, often enough.
+    bob: User,
+    names: [&'a str; 2],
+    round: usize,
+}
+
+impl Between<'_> {
+    fn seen(&self, what: &str, is_seen: bool) {
+        let [writer, reader] = self.names;
+        assert!(is_seen, "{what}, written at {writer} and read at {reader}");
+    }
+
+    /// Rooms: their state, timelines, memberships, aliases, directory. Gives one that Alice and Bob are in.
+    async fn rooms(&self) -> String {
+        let (Self { here, there, bob, .. }, round) = (self, self.round);
         let room_id = here.create_room(json!({ "preset": "public_chat", "name": "before" })).await;
         let room = format!("/_matrix/client/v3/rooms/{}", path_segment(&room_id));
-        seen("a new room", there.get(&format!("{room}/state/m.room.name/")).await["name"] == "before");
+        self.seen("a new room", there.get(&format!("{room}/state/m.room.name/")).await["name"] == "before");
         here.put(&format!("{room}/state/m.room.name/"), json!({ "name": "after" })).await;
-        seen("state", there.get(&format!("{room}/state/m.room.name/")).await["name"] == "after");
-        bob.at(cluster.api(writer)).join(&room_id).await;
-        seen("a join", there.get(&format!("{room}/joined_members")).await["joined"][&bob.id].is_object());
+        self.seen("state", there.get(&format!("{room}/state/m.room.name/")).await["name"] == "after");
+        bob.at(here.api()).join(&room_id).await;
+        self.seen(
+            "a join",
+            there.get(&format!("{room}/joined_members")).await["joined"][&bob.id].is_object(),
+        );
         let start = there.try_sync(None, 0).await.expect("an answer").ok()["next_batch"].clone();
         let said = here.send_text(&room_id, "hello").await;
         let sync = Sync(there.try_sync(start.as_str(), 0).await.expect("an answer").ok());
-        seen("a message in /sync", sync.has(&said));
+        self.seen("a message in /sync", sync.has(&said));
         let messages = there.try_messages(&room_id, None).await.expect("an answer").ok();
-        seen("a message in /messages", messages["chunk"][0]["event_id"] == said.as_str());
+        self.seen("a message in /messages", messages["chunk"][0]["event_id"] == said.as_str());
         let event = format!("{room}/event/{}", path_segment(&said));
-        seen("an event", there.get(&event).await["content"]["body"] == "hello");
+        self.seen("an event", there.get(&event).await["content"]["body"] == "hello");
         here.put(&format!("{room}/redact/{}/r{round}", path_segment(&said)), json!({})).await;
-        seen("a redaction", there.get(&event).await["content"]["body"].is_null());
+        self.seen("a redaction", there.get(&event).await["content"]["body"].is_null());
         let alias =
             format!("/_matrix/client/v3/directory/room/{}", path_segment(&format!("#a{round}:myelin.test")));
         here.put(&alias, json!({ "room_id": room_id })).await;
-        seen("an alias", there.get(&alias).await["room_id"] == room_id.as_str());
+        self.seen("an alias", there.get(&alias).await["room_id"] == room_id.as_str());
+        room_id
+    }
 
-        // What is the user's own.
+    /// What is the user's own.
+    async fn own_things(&self, room_id: &str) {
+        let (Self { here, there, .. }, round) = (self, self.round);
+        let user = path_segment(&here.id);
         let data = format!("/_matrix/client/v3/user/{user}/account_data/test.data");
         here.put(&data, json!({ "round": round })).await;
-        seen("account data", there.get(&data).await["round"] == round);
-        let tags = format!("/_matrix/client/v3/user/{user}/rooms/{}/tags", path_segment(&room_id));
+        self.seen("account data", there.get(&data).await["round"] == round);
+        let tags = format!("/_matrix/client/v3/user/{user}/rooms/{}/tags", path_segment(room_id));
         here.put(&format!("{tags}/u.mine"), json!({ "order": 0.5 })).await;
-        seen("a tag", there.get(&tags).await["tags"]["u.mine"]["order"] == 0.5);
+        self.seen("a tag", there.get(&tags).await["tags"]["u.mine"]["order"] == 0.5);
         let filter = here
             .post(
                 &format!("/_matrix/client/v3/user/{user}/filter"),
@@ -123,61 +171,68 @@ async fn what_was_answered_is_seen_at_once_on_every_other_process() {
             .await;
         let filter = filter["filter_id"].as_str().expect("a filter has an id").to_owned();
         let filter = there.get(&format!("/_matrix/client/v3/user/{user}/filter/{filter}")).await;
-        seen("a filter", filter["room"]["rooms"][0] == room_id.as_str());
+        self.seen("a filter", filter["room"]["rooms"][0] == room_id);
         let rule = format!("/_matrix/client/v3/pushrules/global/content/r{round}");
         here.put(&rule, json!({ "pattern": "myelin", "actions": ["notify"] })).await;
-        seen("a push rule", there.get(&rule).await["pattern"] == "myelin");
+        self.seen("a push rule", there.get(&rule).await["pattern"] == "myelin");
         let name = format!("/_matrix/client/v3/profile/{user}/displayname");
         here.put(&name, json!({ "displayname": format!("Al {round}") })).await;
-        seen("a profile", there.get(&name).await["displayname"] == format!("Al {round}"));
+        self.seen("a profile", there.get(&name).await["displayname"] == format!("Al {round}"));
         let presence = format!("/_matrix/client/v3/presence/{user}/status");
         here.put(&presence, json!({ "presence": "unavailable", "status_msg": format!("{round}") })).await;
-        seen("presence", there.get(&presence).await["status_msg"] == format!("{round}"));
+        self.seen("presence", there.get(&presence).await["status_msg"] == format!("{round}"));
+    }
 
-        // Sessions, keys, messages between devices.
+    /// Sessions, keys, messages between devices.
+    async fn sessions(&self) {
+        let (Self { here, there, .. }, round) = (self, self.round);
         let device = here.log_in_again().await;
-        seen(
+        self.seen(
             "a new session",
-            device.at(cluster.api(reader)).get("/_matrix/client/v3/account/whoami").await["user_id"]
-                == alice.id.as_str(),
+            device.at(there.api()).get("/_matrix/client/v3/account/whoami").await["user_id"]
+                == here.id.as_str(),
         );
         let renamed = format!("/_matrix/client/v3/devices/{}", path_segment(&device.device_id));
         here.put(&renamed, json!({ "display_name": format!("d{round}") })).await;
-        seen("a device's name", there.get(&renamed).await["display_name"] == format!("d{round}"));
+        self.seen("a device's name", there.get(&renamed).await["display_name"] == format!("d{round}"));
         let keys = json!({ "one_time_keys": { format!("curve25519:A{round}"): "key" } });
         here.post("/_matrix/client/v3/keys/upload", keys).await;
         let counts = there.try_sync(None, 0).await.expect("an answer").ok();
         let count = counts["device_one_time_keys_count"]["curve25519"].as_u64().unwrap_or_default();
-        seen("one-time keys", count == u64::try_from(round).expect("few rounds") + 1);
+        self.seen("one-time keys", count == u64::try_from(round).expect("few rounds") + 1);
         let since = counts["next_batch"].clone();
         let to_device = format!("/_matrix/client/v3/sendToDevice/test.type/t{round}");
-        let content = json!({ "messages": { (alice.id.as_str()): { (alice.device_id.as_str()): { "round": round } } } });
+        let content =
+            json!({ "messages": { (here.id.as_str()): { (here.device_id.as_str()): { "round": round } } } });
         here.put(&to_device, content).await;
         let sync = there.try_sync(since.as_str(), 0).await.expect("an answer").ok();
-        seen("a message to a device", sync["to_device"]["events"][0]["content"]["round"] == round);
-        device.at(cluster.api(writer)).post("/_matrix/client/v3/logout", json!({})).await;
-        let whoami = device
-            .at(cluster.api(reader))
-            .request(Method::GET, "/_matrix/client/v3/account/whoami", None)
-            .await;
-        seen("the end of a session", whoami.status == 401);
+        self.seen("a message to a device", sync["to_device"]["events"][0]["content"]["round"] == round);
+        device.post("/_matrix/client/v3/logout", json!({})).await;
+        let whoami =
+            device.at(there.api()).request(Method::GET, "/_matrix/client/v3/account/whoami", None).await;
+        self.seen("the end of a session", whoami.status == 401);
+    }
 
-        // Receipts and typing, as /sync tells them.
-        let said = bob.send_text(&room_id, "read me").await;
+    /// Receipts and typing, as /sync tells them; and leaving.
+    async fn what_fades(&self, room_id: &str) {
+        let Self { here, there, bob, .. } = self;
+        let (room, user) =
+            (format!("/_matrix/client/v3/rooms/{}", path_segment(room_id)), path_segment(&here.id));
+        let said = bob.send_text(room_id, "read me").await;
         let since = there.try_sync(None, 0).await.expect("an answer").ok()["next_batch"].clone();
         here.post(&format!("{room}/receipt/m.read/{}", path_segment(&said)), json!({})).await;
         let sync = there.try_sync(since.as_str(), 0).await.expect("an answer").ok();
-        let receipt = &sync["rooms"]["join"][&room_id]["ephemeral"]["events"][0];
-        seen("a receipt", receipt["content"][&said]["m.read"][&alice.id].is_object());
+        let receipt = &sync["rooms"]["join"][room_id]["ephemeral"]["events"][0];
+        self.seen("a receipt", receipt["content"][&said]["m.read"][&here.id].is_object());
         here.put(&format!("{room}/typing/{user}"), json!({ "typing": true, "timeout": 30_000 })).await;
         let mut since = sync["next_batch"].clone();
         let typing = async {
             loop {
                 let sync = there.try_sync(since.as_str(), 1_000).await.expect("an answer").ok();
-                let events = sync["rooms"]["join"][&room_id]["ephemeral"]["events"].clone();
+                let events = sync["rooms"]["join"][room_id]["ephemeral"]["events"].clone();
                 let events = events.as_array().cloned().unwrap_or_default();
                 if events.iter().any(|event| {
-                    event["type"] == "m.typing" && event["content"]["user_ids"][0] == alice.id.as_str()
+                    event["type"] == "m.typing" && event["content"]["user_ids"][0] == here.id.as_str()
                 }) {
                     return;
                 }
@@ -185,9 +240,9 @@ async fn what_was_answered_is_seen_at_once_on_every_other_process() {
             }
         };
         timeout(PATIENCE, typing).await.expect("typing is told");
-        here.leave(&room_id).await;
+        here.leave(room_id).await;
         let left = there.get("/_matrix/client/v3/joined_rooms").await;
-        seen(
+        self.seen(
             "leaving",
             !left["joined_rooms"].as_array().is_some_and(|rooms| rooms.contains(&json!(room_id))),
         );

@@ -9,6 +9,7 @@ use std::{
 
 use myelin_integration_tests::{
     Cluster, PATIENCE, Topology, User,
+    haproxy::{Haproxy, Share},
     nginx::{Nginx, proxy_config},
     path_segment,
 };
@@ -166,6 +167,55 @@ async fn haproxy_takes_its_configuration() {
     let output = Command::new("haproxy").args(["-c", "-f"]).arg(&path).output();
     let output = output.expect("haproxy can be run: `make prepare` installs it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn haproxy_carries_a_conversation_and_sends_what_changes_a_room_to_its_writer() {
+    let cluster = Cluster::start(Topology::default()).await;
+    let haproxy = Haproxy::start(cluster.folder());
+    let alice = User::register(haproxy.api(), "alice").await.log_in_again().await;
+    let bob = User::register(haproxy.api(), "bob").await;
+    let database = cluster.database().connect().await.expect("the database is up");
+    for _ in 0..4 {
+        let room_id = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room_id).await;
+        let room = format!("/_matrix/client/v3/rooms/{}", path_segment(&room_id));
+        alice.put(&format!("{room}/state/m.room.name/"), json!({ "name": "By HAProxy" })).await;
+        let said = alice.send_text(&room_id, "hello").await;
+        bob.sync_until(|sync| sync.has(&said)).await;
+        assert_eq!(bob.get(&format!("{room}/state/m.room.name/")).await["name"], "By HAProxy");
+
+        let sql = "
+            SELECT i.instance_name FROM events e JOIN instances i USING (writer_id) WHERE e.event_id = $1";
+        let reaches_its_writer = async {
+            // Right after the start the one may still have what will be the other's.
+            for round in 0.. {
+                let before = to_writers(&haproxy.shares());
+                let path = format!("{room}/send/a.b/{round}");
+                let event_id = alice.put(&path, json!({})).await["event_id"].clone();
+                let event_id = event_id.as_str().expect("an event has an id");
+                let row = database.query_one(sql, &[&event_id]).await.expect("the event is stored");
+                let writer = cluster.api(row.get::<_, &str>(0)).base().replace("http://", "");
+                let mut after = to_writers(&haproxy.shares());
+                after.retain(|address, requests| before.get(address) != Some(requests));
+                if after.keys().eq([&writer]) {
+                    break;
+                }
+            }
+        };
+        timeout(PATIENCE, reaches_its_writer).await.expect("requests for a room go to its writer");
+    }
+    let first = bob.try_sync(None, 0).await.expect("an answer").ok();
+    bob.try_sync(first["next_batch"].as_str(), 0).await.expect("an answer").ok();
+    let shares = haproxy.shares();
+    let of = |backend: &str| shares.iter().filter(|share| share.backend == backend).count();
+    assert!(of("sync") > 0 && of("initial_sync") > 0, "each kind of sync has its own backend: {shares:?}");
+}
+
+/// How many of the requests that change a room each process got.
+fn to_writers(shares: &[Share]) -> BTreeMap<String, u64> {
+    let send = shares.iter().filter(|share| share.backend == "send_by_room_on_writer_events");
+    send.map(|share| (share.address.clone(), share.requests)).collect()
 }
 
 #[tokio::test]

@@ -10,7 +10,10 @@ use std::{
 
 use myelin_storage::{
     StorageError,
-    accounts::sessions::{self, TokenRow},
+    accounts::{
+        refresh_tokens,
+        sessions::{self, TokenRow},
+    },
 };
 use myelin_types::MillisSinceEpoch;
 use ruma::{OwnedDeviceId, OwnedUserId};
@@ -117,7 +120,7 @@ impl Accounts {
         let is_expired = row.expires_ts.is_some_and(|expires| expires <= now);
         // The first use of a refreshed token proves that the client has it, so the one before is not needed any more.
         if let Some(refresh) = row.refresh_hash.filter(|_| !row.used && !is_expired) {
-            let revoked = sessions::mark_used(&db, hash, refresh).await?;
+            let revoked = refresh_tokens::mark_used(&db, hash, refresh).await?;
             self.forget_tokens(&revoked).await;
         }
         let login = Arc::new(Login::new(hash, row, now));

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use myelin_storage::{
     Result, StorageError,
-    accounts::sessions::{self, NewRefreshToken, NewSession, Replacement},
+    accounts::{
+        refresh_tokens::{self, NewRefreshToken, Replacement},
+        sessions::{self, NewSession},
+    },
 };
 use myelin_types::{MillisSinceEpoch, random_alphanumeric};
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
@@ -160,7 +163,7 @@ impl Accounts {
         let mut db = self.db().await?;
         let transaction = db.transaction().await.map_err(StorageError::from)?;
         let shown =
-            sessions::lock_refresh_token(&transaction, current).await?.ok_or(RefreshError::Unknown)?;
+            refresh_tokens::lock_refresh_token(&transaction, current).await?.ok_or(RefreshError::Unknown)?;
         if shown.flags.deactivated {
             return Err(RefreshError::Unknown);
         }
@@ -192,7 +195,7 @@ impl Accounts {
             access: token::hash(&access_token),
             access_expires_ts,
         };
-        let revoked = sessions::replace_refresh_token(&transaction, replacement).await?;
+        let revoked = refresh_tokens::replace_refresh_token(&transaction, replacement).await?;
         transaction.commit().await.map_err(StorageError::from)?;
         self.forget_tokens(&revoked).await;
         Ok(Refreshed { access_token, refresh_token: next, expires_in: time_left(now, access_expires_ts) })

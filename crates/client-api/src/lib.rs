@@ -1,8 +1,8 @@
 //! The client-server API over HTTP: requests to the crates of the domain, and their answers back.
 //!
 //! One file per endpoint family, each with a `routes` function; [`routes`] calls them all. Rules of Matrix are not
-//! here, they stand in the domain's crates. Start with [`App`], the services that handlers are given, and the callers
-//! ([`LocalUser`] and the like) that stand in their signatures.
+//! here, they stand in the domain's crates. Start with [`App`], the services that handlers are given ([`Services`] puts them
+//! together), and the callers ([`LocalUser`] and the like) that stand in their signatures.
 
 mod account;
 mod account_data;
@@ -36,6 +36,7 @@ mod room_members;
 mod room_state;
 mod room_summary;
 mod send;
+mod services;
 mod session;
 mod settings;
 mod space;
@@ -49,12 +50,13 @@ mod typing;
 mod ui_auth;
 mod voip;
 
-pub use adapters::AccountProfiles;
-pub use app::{App, Services};
-pub use caller::{Admin, Anyone, EvenLocked, GuestOrUser, LocalUser, LoggedInCaller, OptionalUser};
+pub use app::App;
 pub use limits::{Address, Limits};
 use myelin_http::Routes;
+pub use services::{Parts, Services, Waiting};
 pub use settings::Settings;
+
+pub(crate) use caller::{Admin, Anyone, EvenLocked, GuestOrUser, LocalUser, LoggedInCaller, OptionalUser};
 
 /// The endpoints of the client-server API that this version serves. All others answer `M_UNRECOGNIZED`.
 pub fn routes(app: App) -> Routes<App> {

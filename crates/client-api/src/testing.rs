@@ -3,27 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, header};
-use myelin_accounts::{AccountData, AccountDataStream, Accounts, Filters, LogIn, NewAccount};
+use myelin_accounts::{LogIn, NewAccount};
 use myelin_config::Server;
-use myelin_devices::{DeviceListStream, Devices, KeyBackups, ToDevice, ToDeviceStream};
-use myelin_ephemeral::{Presence, PresenceStream, ReceiptStream, Receipts, Typing};
 use myelin_events::ServerSigningKey;
 use myelin_http::Router;
 use myelin_leases::Session;
-use myelin_push::{PushRules, PushRulesStream, Pushers};
-use myelin_replication::{Feed, Stream, StreamWriter};
-use myelin_rooms::{
-    ChangeMembership, CreateRoom, EventStream, MembershipAction, Rooms, RoomsOptions, SendEvent,
-    read::RoomReader,
-};
-use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint, strings::Strings};
-use myelin_sync::{Sync, SyncServices};
+use myelin_replication::Horizon;
+use myelin_rooms::{ChangeMembership, CreateRoom, MembershipAction, SendEvent};
+use myelin_storage::{Database, DatabaseOptions, migrate, migrations_fingerprint};
 use myelin_testing::TestDatabase;
 use myelin_types::{Clock, ManualClock};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value as JsonValue, json, value::RawValue};
 
-use crate::{AccountProfiles, App, Limits, Services, Settings};
+use crate::{App, Parts, Services, Settings};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -52,7 +45,7 @@ impl TestApp {
         let mut settings = settings();
         change(&mut settings);
         let hands = ManualClock::starting_at(1_700_000_000_000);
-        let services = services(settings, database, Clock::Manual(hands.clone())).await;
+        let services = services(settings, &database, Clock::Manual(hands.clone())).await;
         let app = App::new(services);
         Self { router: crate::routes(app.clone()).build(), app, hands, _test: test }
     }
@@ -200,86 +193,17 @@ fn settings() -> Settings {
     settings
 }
 
-async fn services(settings: Settings, database: Database, clock: Clock) -> Services {
-    let names = [
-        EventStream::NAME,
-        AccountDataStream::NAME,
-        DeviceListStream::NAME,
-        ToDeviceStream::NAME,
-        PushRulesStream::NAME,
-        ReceiptStream::NAME,
-        PresenceStream::NAME,
-    ];
-    let session = Session::register(database.clone(), "main", &names, Duration::ZERO).await.unwrap();
-    let (account_data_feed, writer) = stream::<AccountDataStream>(&database, &session).await;
-    let account_data = AccountData::new(database.clone(), writer, &account_data_feed, 1 << 20);
-    let (feed, writer) = stream::<DeviceListStream>(&database, &session).await;
-    let devices = Devices::new(database.clone(), feed, writer);
-    let (feed, writer) = stream::<ToDeviceStream>(&database, &session).await;
-    let to_device = ToDevice::new(database.clone(), clock.clone(), feed, writer);
-    let (feed, writer) = stream::<PushRulesStream>(&database, &session).await;
-    let push_rules = PushRules::new(database.clone(), feed, writer);
-    let accounts = Accounts::new(settings.accounts_config(), database.clone(), clock.clone());
-    let (feed, writer) = stream::<ReceiptStream>(&database, &session).await;
-    let receipts = Receipts::new(database.clone(), feed, writer);
-    let typing = Typing::new(clock.clone());
-    let (feed, writer) = stream::<PresenceStream>(&database, &session).await;
-    let options = settings.presence_options();
-    let me = session.writer();
-    let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await.unwrap();
-    let (events, writer) = stream::<EventStream>(&database, &session).await;
-    let strings = Strings::new(10_000);
-    let room_reader = RoomReader::new(database.clone(), strings.clone(), &events, clock.clone(), 1 << 20);
-    let sync = Sync::over(SyncServices {
-        options: settings.sync_options(),
-        clock: clock.clone(),
-        database: database.clone(),
-        strings: strings.clone(),
-        events,
-        account_data_feed,
-        account_data: account_data.clone(),
-        push_rules: push_rules.clone(),
-        devices: devices.clone(),
-        to_device: to_device.clone(),
-        receipts: receipts.clone(),
-        typing: typing.clone(),
-        presence: presence.clone(),
-        room_reader: room_reader.clone(),
-    });
-    let key = Arc::new(ServerSigningKey::from_seed("test", [1; 32]).unwrap());
-    let rooms = Rooms::start(
-        database.clone(),
-        &session,
-        writer,
-        strings,
-        RoomsOptions { clock: clock.clone(), ..settings.rooms_options(key) },
-        Arc::new(AccountProfiles(accounts.clone())),
-        Arc::new(push_rules.clone()),
-    );
-    Services {
-        rooms: rooms.await.unwrap(),
-        room_reader,
-        receipts,
-        typing,
-        presence,
-        sync,
-        to_device,
-        key_backups: KeyBackups::new(database.clone()),
-        push_rules,
-        pushers: Pushers::new(database.clone(), clock.clone()),
-        limits: Limits::new(&settings.rate_limits, &clock),
-        accounts,
-        account_data,
-        filters: Filters::new(database.clone()),
-        devices,
+async fn services(settings: Settings, database: &Database, clock: Clock) -> Services {
+    let session = Session::register(database.clone(), "main", &[], Duration::ZERO).await.unwrap();
+    let parts = Parts {
         settings,
         clock,
         database,
-    }
-}
-
-async fn stream<S: Stream>(database: &Database, session: &Session) -> (Feed<S>, StreamWriter<S>) {
-    let feed = Feed::open(database.clone()).await.unwrap();
-    let writer = StreamWriter::start(database.clone(), session.clone(), feed.clone());
-    (feed, writer)
+        session: &session,
+        signing_key: Arc::new(ServerSigningKey::from_seed("test", [1; 32]).unwrap()),
+        writes_rooms: true,
+        horizon: &Horizon::new(database.clone()),
+        notices: None,
+    };
+    Services::compose(parts).await.unwrap().0
 }

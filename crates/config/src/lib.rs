@@ -7,6 +7,7 @@
 //! Start reading at [`load`]; a section is one struct in one file below `sections/`, declared by the macro in
 //! `section.rs`. The reference in `configs/` is generated from the same declarations by [`reference()`].
 
+mod address;
 mod checks;
 mod config;
 mod document;
@@ -20,11 +21,11 @@ mod unserved;
 mod value;
 
 pub use self::{
-    config::{Config, SectionDoc, reference_sections},
+    address::Address,
+    config::Config,
     fault::{Fault, Faults, Warning},
-    load::{ENVIRONMENT_PREFIX, load, load_with},
+    load::{load, load_with},
     reference::reference,
-    section::{Field, Shape},
     sections::*,
     value::{ByteSize, Glob, OneOrMany, RateLimit, Secret},
 };

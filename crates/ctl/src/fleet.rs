@@ -8,7 +8,8 @@ pub(crate) mod status;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use myelin_config::{Config, Listener, ListenerKind, Process, ResourceName, WorkerApp};
+use myelin_config::{Address, Config, Listener, ListenerKind, Process, ResourceName};
+use myelin_daemon::Role;
 
 /// A process and its files.
 #[derive(Clone, Debug)]
@@ -36,20 +37,12 @@ impl Member {
 
     /// The program that runs it.
     pub fn program(&self) -> String {
-        format!("myelin-{}", self.role())
+        self.role().program()
     }
 
-    /// The role, as it stands in the program's name.
-    pub fn role(&self) -> &'static str {
-        match self.process.app {
-            WorkerApp::Homeserver => "main",
-            WorkerApp::GenericWorker | WorkerApp::FrontendProxy => "generic-worker",
-            WorkerApp::Pusher => "pusher",
-            WorkerApp::Appservice => "appservice-sender",
-            WorkerApp::FederationSender => "federation-sender",
-            WorkerApp::MediaRepository => "media-repo",
-            WorkerApp::UserDir => "user-dir",
-        }
+    /// What it was made for.
+    pub fn role(&self) -> Role {
+        Role::of(self.process.app)
     }
 
     /// Where it writes its process id, if its configuration says so.
@@ -58,47 +51,15 @@ impl Member {
     }
 
     /// The address of its first listener with one of these resources, for a client on this machine.
-    pub fn address(&self, resources: &[ResourceName]) -> Option<Endpoint> {
-        let serves = |listener: &&Listener| {
-            listener.kind == ListenerKind::Http && resources.iter().any(|resource| listener.serves(*resource))
-        };
-        self.config.http.listeners.iter().find(serves).and_then(Endpoint::of)
+    pub fn address(&self, resources: &[ResourceName]) -> Option<Address> {
+        let serves = |listener: &&Listener| resources.iter().any(|resource| listener.serves(*resource));
+        self.config.http.listeners.iter().find(serves).and_then(Listener::address)
     }
 
     /// The address of any listener: all of them tell whether the process is ready.
-    pub fn health_address(&self) -> Option<Endpoint> {
+    pub fn health_address(&self) -> Option<Address> {
         let spoken = self.config.http.listeners.iter().filter(|listener| listener.kind == ListenerKind::Http);
-        spoken.filter_map(Endpoint::of).next()
-    }
-}
-
-/// Where a listener is reached from this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Endpoint {
-    Tcp { host: String, port: u16, tls: bool },
-    Unix(PathBuf),
-}
-
-impl Endpoint {
-    fn of(listener: &Listener) -> Option<Self> {
-        if let Some(path) = &listener.path {
-            return Some(Self::Unix(path.clone()));
-        }
-        let address = listener.bind_addresses.iter().find(|address| !address.is_unspecified());
-        let host = match address {
-            Some(std::net::IpAddr::V6(address)) => format!("[{address}]"),
-            Some(address) => address.to_string(),
-            None => "127.0.0.1".to_owned(),
-        };
-        Some(Self::Tcp { host, port: listener.port?, tls: listener.tls })
-    }
-
-    /// As a reverse proxy's configuration names it.
-    pub fn for_proxy(&self) -> String {
-        match self {
-            Self::Tcp { host, port, .. } => format!("{host}:{port}"),
-            Self::Unix(path) => format!("unix:{}", path.display()),
-        }
+        spoken.filter_map(Listener::address).next()
     }
 }
 

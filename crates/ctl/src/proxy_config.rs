@@ -3,14 +3,15 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use myelin_config::{ResourceName, WorkerApp};
+use myelin_config::{Address, ResourceName};
+use myelin_daemon::Role;
 use myelin_rooms::writers_of_shards;
 use myelin_routing::{
-    Role,
+    Role as Serves,
     proxy::{Front, Plan, Process},
 };
 
-use crate::fleet::{Endpoint, Fleet, Member};
+use crate::fleet::{Fleet, Member};
 
 /// The proxies that we know the language of.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -86,21 +87,29 @@ pub(crate) fn plan(
 
 /// `None` for those who have better to do than to answer requests.
 fn process(member: &Member) -> Option<Process> {
-    let at = |resource| member.address(&[resource]).map(|endpoint: Endpoint| endpoint.for_proxy());
+    let at = |resource| member.address(&[resource]).as_ref().map(in_proxy);
     let writers = member.config.workers.stream_writers.by_stream();
     let writes = writers.filter(|(_, names)| names.contains(&member.process.name));
     Some(Process {
         name: member.process.name.clone(),
-        role: match member.process.app {
-            WorkerApp::Homeserver => Role::Main,
-            WorkerApp::MediaRepository => Role::MediaRepo,
-            WorkerApp::UserDir => Role::UserDir,
-            WorkerApp::GenericWorker | WorkerApp::FrontendProxy => Role::GenericWorker,
-            WorkerApp::Pusher | WorkerApp::Appservice | WorkerApp::FederationSender => return None,
+        role: match member.role() {
+            Role::Main => Serves::Main,
+            Role::MediaRepo => Serves::MediaRepo,
+            Role::UserDir => Serves::UserDir,
+            Role::GenericWorker => Serves::GenericWorker,
+            Role::Pusher | Role::AppserviceSender | Role::FederationSender => return None,
         },
         writes: writes.map(|(stream, _)| stream.to_owned()).collect(),
         client: at(ResourceName::Client),
         federation: at(ResourceName::Federation),
         media: at(ResourceName::Media),
     })
+}
+
+/// An address as proxies name it.
+fn in_proxy(address: &Address) -> String {
+    match address {
+        Address::Tcp { host, port, .. } => format!("{host}:{port}"),
+        Address::Unix(_) => address.to_string(),
+    }
 }

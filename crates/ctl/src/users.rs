@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use myelin_accounts::SharedSecretRegistration;
-use myelin_config::{Config, ListenerKind};
+use myelin_config::{Config, Listener, ResourceName};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -89,25 +89,13 @@ fn secret(arguments: &Register, config: Option<&Config>) -> anyhow::Result<Strin
 
 /// Where the server of a configuration listens for clients on this machine.
 fn url_of(config: &Config) -> anyhow::Result<String> {
-    let serves_clients = |listener: &&myelin_config::Listener| {
-        listener.kind == ListenerKind::Http
-            && listener
-                .resources
-                .iter()
-                .any(|resource| resource.names.iter().any(|name| name.as_str() == "client"))
-    };
-    let listener =
-        config.http.listeners.iter().filter(serves_clients).find(|listener| listener.port.is_some());
-    let (listener, port) = listener.and_then(|listener| Some((listener, listener.port?))).context(
+    let serves_clients =
+        |listener: &&Listener| listener.port.is_some() && listener.serves(ResourceName::Client);
+    let address = config.http.listeners.iter().find(serves_clients).and_then(Listener::address);
+    let address = address.context(
         "no listener of the configuration serves clients on a port; say where the server is reached",
     )?;
-    let host = match listener.bind_addresses.first() {
-        Some(address) if !address.is_unspecified() => address.to_string(),
-        _ => "127.0.0.1".to_owned(),
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let scheme = if listener.tls { "https" } else { "http" };
-    Ok(format!("{scheme}://{host}:{port}"))
+    Ok(address.to_string())
 }
 
 #[expect(clippy::print_stdout, reason = "the user ID is what was asked for")]

@@ -10,7 +10,8 @@ pub enum Exit {
     Stopped,
     /// Something failed that is none of the below: 1.
     Failed,
-    /// PostgreSQL could not be reached in time, or the schema could not be migrated: 69 (`EX_UNAVAILABLE`).
+    /// PostgreSQL could not be reached in time, the schema could not be migrated, or a process of the same name is registered and
+    /// lives: 69 (`EX_UNAVAILABLE`).
     Database,
     /// A listener could not be opened: 71 (`EX_OSERR`).
     Listener,

@@ -38,6 +38,10 @@ pub fn auth_keys(
 }
 
 /// The events of the state that go into the `auth_events` of a new event.
+///
+/// # Errors
+///
+/// If the template breaks the rules so that they select nothing for it, as a membership without one does.
 pub fn auth_events_for<E>(
     template: &crate::EventTemplate,
     rules: Rules,
@@ -57,6 +61,10 @@ pub fn auth_events_for<E>(
 /// it. `fetch` must find them, and the `m.room.create` event in room version 12.
 ///
 /// An event that fails is *rejected*.
+///
+/// # Errors
+///
+/// With the rule that it breaks.
 pub fn check_auth_events(pdu: &Pdu, fetch: impl Fn(&EventId) -> Option<Arc<Pdu>>) -> Result<(), NotAllowed> {
     let rules = &pdu.rules().authorization;
     state_res::check_state_independent_auth_rules(rules, pdu, &fetch).map_err(NotAllowed)?;
@@ -80,6 +88,10 @@ pub fn check_auth_events(pdu: &Pdu, fetch: impl Fn(&EventId) -> Option<Arc<Pdu>>
 ///
 /// An event that fails by the state before it is *rejected*; one that fails by the current state only is
 /// [*soft-failed*](https://spec.matrix.org/v1.19/server-server-api/#soft-failure).
+///
+/// # Errors
+///
+/// With the rule that it breaks.
 pub fn check_against_state(
     pdu: &Pdu,
     state: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,

@@ -65,6 +65,10 @@ pub struct EventReference {
 
 impl EventReference {
     /// A reference to this event, in the form of its room version.
+    ///
+    /// # Errors
+    ///
+    /// If the stored event breaks the rules of its room version.
     pub fn to(pdu: &Pdu) -> Result<Self, MalformedEvent> {
         let needs_hash = pdu.rules().event_format.require_event_id;
         let sha256 = if needs_hash { Some(pdu.reference_hash()?) } else { None };
@@ -152,6 +156,10 @@ impl From<SignatureError> for BuildError {
 /// Makes, hashes and signs an event.
 ///
 /// Whether it is *allowed* is another question: see [`auth`](crate::auth).
+///
+/// # Errors
+///
+/// See [`BuildError`]: what was asked for is no event, or a bigger one than may be sent.
 pub fn build(template: EventTemplate, context: &EventContext<'_>) -> Result<Pdu, BuildError> {
     let rules = context.rules;
     check_fields(&template, context)?;
@@ -184,6 +192,10 @@ fn hash_and_sign(
 
 /// Adds the signature of our server to an event that another server made: for a join that one of our users authorizes
 /// ([spec](https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms)), or an invite to one of them.
+///
+/// # Errors
+///
+/// If the event breaks the rules of its room version.
 pub fn add_signature(pdu: &Pdu, server_name: &ServerName, key: &ServerSigningKey) -> Result<Pdu, BuildError> {
     let mut object = pdu.object()?;
     let signed_json = object.to_signed_json(&pdu.rules().redaction)?;

@@ -51,6 +51,10 @@ pub struct ServerSigningKey {
 
 impl ServerSigningKey {
     /// The key with this seed; `version` is the part of the key id behind `ed25519:`.
+    ///
+    /// # Errors
+    ///
+    /// If the version has characters that a key id can't have.
     pub fn from_seed(version: &str, seed: [u8; 32]) -> Result<Self, SigningKeyError> {
         let is_valid =
             !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -75,6 +79,10 @@ impl ServerSigningKey {
     }
 
     /// Reads the content of a `signing.key` file, as Synapse writes it: the first line that is not empty or a comment.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such line, or what it says is no Ed25519 key.
     pub fn parse(file: &str) -> Result<Self, SigningKeyError> {
         let line = file
             .lines()
@@ -123,6 +131,10 @@ impl ServerSigningKey {
 
     /// [Signs a JSON object](https://spec.matrix.org/v1.19/appendices/#signing-details) in the name of `entity`
     /// (our server name), keeping the signatures it has.
+    ///
+    /// # Errors
+    ///
+    /// If the object is no canonical JSON, or its `signatures` are none.
     pub fn sign_json(&self, entity: &str, object: &mut CanonicalJsonObject) -> Result<(), SignatureError> {
         let json = to_canonical_json_string_for_signing(object)
             .map_err(|error| SignatureError::Malformed(error.to_string()))?;
@@ -184,6 +196,10 @@ pub enum SignatureError {
 ///
 /// Signatures with keys that are not among `keys` are ignored; of the others there must be at least one, and all of
 /// them must be right. `keys` maps key ids (`ed25519:abc`) to public keys.
+///
+/// # Errors
+///
+/// See [`SignatureError`].
 pub fn verify_json(
     object: &CanonicalJsonObject,
     entity: &str,

@@ -32,6 +32,7 @@ mod room_version;
 pub mod state_res;
 #[cfg(test)]
 mod test_events;
+mod type_pattern;
 pub mod visibility;
 
 pub use self::{
@@ -48,5 +49,6 @@ pub use self::{
     relations::{Mentions, RelatesTo, Relation},
     room_version::{Rules, SUPPORTED_ROOM_VERSIONS, rules},
     state_res::StateMap,
+    type_pattern::matches_type,
     visibility::Viewpoint,
 };

@@ -131,6 +131,10 @@ impl Pdu {
     ///
     /// Checks neither limits nor signatures; events of other servers go through
     /// [`UnverifiedPdu`](crate::receive::UnverifiedPdu).
+    ///
+    /// # Errors
+    ///
+    /// With what is missing, or is of another form than the room version wants.
     pub fn parse(json: &str, rules: Rules) -> Result<Self, MalformedEvent> {
         let object = EventObject::parse(json, rules)?;
         let signed_json = object.to_signed_json(&rules.redaction)?;
@@ -239,6 +243,10 @@ impl Pdu {
     }
 
     /// Reads `content` as a type of the caller, borrowing from this event where the type does.
+    ///
+    /// # Errors
+    ///
+    /// If the content is not of that type: anybody can send anything.
     pub fn content_as<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.content())
     }

@@ -6,9 +6,6 @@ use ruma::{
     Int, OwnedUserId, UserId,
     events::{TimelineEventType, room::power_levels::UserPowerLevel},
     int,
-    power_levels::NotificationPowerLevels,
-    push::PushConditionPowerLevelsCtx,
-    room_version_rules::RoomPowerLevelsRules,
     state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField},
 };
 
@@ -90,7 +87,7 @@ impl PowerLevels {
     }
 
     /// The level that sending an event of this type takes.
-    pub fn for_event(&self, event_type: &TimelineEventType, is_state: bool) -> Int {
+    fn for_event(&self, event_type: &TimelineEventType, is_state: bool) -> Int {
         let default = if is_state { self.state_default } else { self.events_default };
         self.events.get(event_type).copied().unwrap_or(default)
     }
@@ -139,14 +136,6 @@ impl PowerLevels {
     /// Whether a member has the power to notify the whole room.
     pub fn can_notify_room(&self, user_id: &UserId) -> bool {
         self.of_user(user_id) >= self.notify_room
-    }
-
-    /// The levels in the form that push rules are evaluated with.
-    pub fn push_context(&self) -> PushConditionPowerLevelsCtx {
-        let mut notifications = NotificationPowerLevels::new();
-        notifications.room = self.notify_room;
-        let rules = RoomPowerLevelsRules::new(&self.rules.authorization, self.creators.iter().cloned());
-        PushConditionPowerLevelsCtx::new(self.users.clone(), self.users_default, notifications, rules)
     }
 }
 
@@ -199,6 +188,7 @@ mod tests {
         let (alice, bob, carol) = (user(ALICE), user(BOB), user(CAROL));
         assert!(levels.can_invite(&carol) && !levels.can_invite(&bob));
         assert!(levels.can_kick(&carol, &bob) && !levels.can_kick(&carol, &alice));
+        assert!(!levels.can_kick(&carol, &carol), "not one's equal");
         assert!(levels.can_ban(&alice, &carol) && !levels.can_ban(&carol, &bob));
         assert!(levels.can_unban(&alice, &bob) && !levels.can_unban(&carol, &bob));
         assert!(levels.can_redact_others(&alice) && !levels.can_redact_others(&carol));
@@ -206,7 +196,6 @@ mod tests {
         let (name, topic) = (TimelineEventType::RoomName, TimelineEventType::RoomTopic);
         assert!(levels.can_send(&carol, &name, true) && !levels.can_send(&carol, &topic, true));
         assert!(levels.can_send(&bob, &topic, false));
-        assert!(!levels.push_context().notifications.is_default());
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct ReceivedPdu {
 }
 
 /// All checks of this module at once, for callers that have the keys: see [`UnverifiedPdu`].
+///
+/// # Errors
+///
+/// See [`ReceiveError`].
 pub fn check_received(json: &str, rules: Rules, keys: &PublicKeyMap) -> Result<ReceivedPdu, ReceiveError> {
     UnverifiedPdu::parse(json, rules)?.verify(keys)
 }
@@ -90,6 +94,10 @@ pub struct UnverifiedPdu {
 
 impl UnverifiedPdu {
     /// Checks the format of an event. Its `unsigned`, which anybody on the way can have written, is dropped.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReceiveError`]; the event is to be dropped.
     pub fn parse(json: &str, rules: Rules) -> Result<Self, ReceiveError> {
         // Whitespace and `unsigned` don't count, but nobody sends several times the limit of them.
         if json.len() > 4 * MAX_PDU_BYTES {
@@ -148,6 +156,11 @@ impl UnverifiedPdu {
 
     /// Checks the signatures, then the content hash. `keys` maps server names to the keys of theirs that were valid
     /// at [`origin_server_ts`](Self::origin_server_ts); keys that are not in it count as unknown.
+    ///
+    /// # Errors
+    ///
+    /// If a signature that the room version asks for is missing or wrong; the event is to be dropped. A wrong hash is no error: the
+    /// event is redacted.
     pub fn verify(self, keys: &PublicKeyMap) -> Result<ReceivedPdu, ReceiveError> {
         let no_keys = BTreeMap::new();
         for server in required_servers(&self.pdu, &self.object) {

@@ -43,6 +43,10 @@ pub enum ResolveError {
 ///
 /// Events that are not found are left out as if they didn't exist. The order of `states` doesn't matter, and a single
 /// state (or several that are the same) is its own resolution.
+///
+/// # Errors
+///
+/// See [`ResolveError`].
 pub fn resolve(
     rules: Rules,
     states: &[StateMap<OwnedEventId>],
@@ -61,6 +65,10 @@ pub fn resolve(
 ///   the subgraph, and of all these their `auth_events`; besides the power levels, join rules and memberships in the
 ///   states that authorize conflicted events.
 /// - `subgraph`: the [`conflicted_state_subgraph`], asked for in room version 12 only.
+///
+/// # Errors
+///
+/// See [`ResolveError`].
 pub fn resolve_with(
     rules: Rules,
     states: &[StateMap<OwnedEventId>],

@@ -91,6 +91,9 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// Counts one action, or refuses it; a refused action is not counted.
+    ///
+    /// # Errors
+    /// With how long to wait, if there were too many.
     pub fn check<Q>(&self, key: &Q) -> Result<(), RetryAfter>
     where
         K: Borrow<Q>,
@@ -100,6 +103,9 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 
     /// As [`Self::check`], with the limit that this key has for itself (an administrator's override, say).
+    ///
+    /// # Errors
+    /// With how long to wait, if there were too many.
     pub fn check_with<Q>(&self, key: &Q, limit: RateLimit) -> Result<(), RetryAfter>
     where
         K: Borrow<Q>,
@@ -110,6 +116,9 @@ impl<K: Hash + Eq> RateLimiter<K> {
 
     /// Whether [`Self::check`] would allow one more action. Counts nothing: what is counted are the failures, with
     /// [`Self::check`], after the fact (log-ins).
+    ///
+    /// # Errors
+    /// With how long to wait, if there were too many.
     pub fn peek<Q>(&self, key: &Q) -> Result<(), RetryAfter>
     where
         K: Borrow<Q>,

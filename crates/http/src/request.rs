@@ -185,13 +185,6 @@ impl RawRequest {
         self.params.iter().find(|(key, _)| **key == *name).map_or("", |(_, value)| value)
     }
 
-    /// A query parameter that must be there: `M_MISSING_PARAM` if it is not.
-    pub fn required_query_param(&self, name: &str) -> Result<String, ApiError> {
-        self.head.query_param(name).ok_or_else(|| {
-            ApiError::new(ErrorKind::MissingParam, format!("Missing query parameter `{name}`"))
-        })
-    }
-
     /// The body.
     pub fn body(&self) -> &Bytes {
         self.head.body()
@@ -199,6 +192,9 @@ impl RawRequest {
 
     /// The body as a JSON object; the error has the errcode that the specification wants. An empty body is read as
     /// `{}`.
+    ///
+    /// # Errors
+    /// 400 `M_NOT_JSON` or `M_BAD_JSON`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         check_is_object(self.body())?;
         let body: &[u8] = if self.body().is_empty() { b"{}" } else { self.body() };

@@ -116,6 +116,10 @@ pub struct JsonBody(pub Bytes);
 /// What a handler for the request `R` may answer with: ruma's response type to it, or bytes.
 pub trait Answer<R> {
     /// The answer as it goes over the wire.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written.
     fn into_raw(self) -> Result<RawResponse, ApiError>;
 }
 

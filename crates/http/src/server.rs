@@ -102,6 +102,10 @@ impl Server {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If a listener can't be opened, or none is given.
     pub fn start(self, listeners: &[Listener]) -> Result<RunningServer, StartError> {
         let Self { options, draining, mounted } = self;
         let mut bound = Vec::new();
@@ -173,6 +177,10 @@ impl RunningServer {
 
     /// Reads all certificates anew; connections that are made from now on get them. If one of them can't be read,
     /// it stays as it was and the others are replaced all the same.
+    ///
+    /// # Errors
+    ///
+    /// With the first certificate that can't be read.
     pub fn reload(&self) -> Result<(), TlsError> {
         let results: Vec<_> =
             self.state.certificates.iter().map(|certificate| certificate.reload()).collect();

@@ -375,11 +375,12 @@ mod tests {
         })
     }
 
-    /// Has all processes look in turn until nothing moves, and gives who has how many parts.
+    /// Has all processes look in turn until nothing moves, and gives who has how many parts. The newest looks first: what should be
+    /// its own is still another's then.
     fn settle(processes: &[Arc<Living>], leases: &mut HashMap<u16, Registration>) -> Vec<usize> {
         for round in 0.. {
             let mut moved = false;
-            for process in processes {
+            for process in processes.iter().rev() {
                 let me = process.registration;
                 let plan = Plan::new(DUTY, me, processes, leases);
                 moved |= !plan.is_quiet();

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use myelin_config::Address;
 use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead};
 use myelin_leases::{Assignment, Living, Registration, weigh};
 use myelin_replication::Horizon;
@@ -21,7 +22,7 @@ use ruma::RoomId;
 use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
-use crate::peers::{Address, Answered, Passed, Peers};
+use crate::peers::{Answered, Passed, Peers};
 
 /// How long a request waits for a process that can serve it: longer than it takes until a dead one is replaced.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -176,15 +177,13 @@ impl Forwarding {
                 }
                 Place::There(address) => match self.pass_on(&address, &head, target).await {
                     Some(Passed::Answered(answered)) => return Ok(to_response(answered)),
-                    // It may know better. Two that name each other are waited for.
-                    Some(Passed::Elsewhere(holder)) if !is_advised => {
-                        named =
-                            holder.and_then(|holder| self.named(&holder)).filter(|named| *named != address);
+                    Some(Passed::Elsewhere(holder)) => {
+                        let holder = holder.and_then(|holder| self.named(&holder));
+                        named = to_follow(holder, &address, is_advised);
                         if named.is_some() {
                             continue;
                         }
                     }
-                    Some(Passed::Elsewhere(_)) => {}
                     None => {}
                     // Also a writer that is gone is no reason for what any process can do not to be done.
                     Some(Passed::NotReached(error)) => {
@@ -249,6 +248,12 @@ impl Around for Forwarding {
     }
 }
 
+/// The process to ask at once, of which one that was `asked` says that it has to serve the request: it may know better than we do.
+/// Who was asked on another's advice is not followed farther, since two may name each other.
+fn to_follow(named: Option<Address>, asked: &Address, was_advised: bool) -> Option<Address> {
+    named.filter(|named| named != asked && !was_advised)
+}
+
 /// The part of an access token that is the same for all tokens of a user.
 fn user_of(token: &str) -> &str {
     token.split('_').nth(1).unwrap_or(token)
@@ -304,6 +309,16 @@ mod tests {
         check("setAccountDataPerRoom", Some(Wish::StreamByUser("account_data")));
         check("sync", None);
         check("createRoom", None);
+    }
+
+    #[test]
+    fn a_request_does_not_go_round_between_processes() {
+        let [one, other] =
+            ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(|text| Address::parse(text).unwrap());
+        assert_eq!(to_follow(Some(other.clone()), &one, false), Some(other.clone()));
+        assert_eq!(to_follow(Some(one.clone()), &other, true), None, "the other had named this one");
+        assert_eq!(to_follow(Some(one.clone()), &one, false), None, "it names itself");
+        assert_eq!(to_follow(None, &one, false), None);
     }
 
     #[test]

@@ -10,19 +10,19 @@ mod forward;
 mod listeners;
 mod peers;
 mod postgres;
+mod process;
 mod redis;
 mod replication_api;
 mod requests;
-mod role;
-mod services;
 mod start;
 mod status;
 
 use std::process::ExitCode;
 
+pub use myelin_daemon::Role;
 use myelin_daemon::{Arguments, Exit};
 
-pub use self::{failure::Failure, role::Role, start::run};
+pub use self::{failure::Failure, start::run};
 
 /// Runs a daemon from its command line to its exit code.
 pub async fn main(role: Role) -> ExitCode {

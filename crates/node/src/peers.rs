@@ -4,13 +4,13 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use myelin_config::{Config, Instance, ListenerKind, ResourceName, Secret};
+use myelin_config::{Address, Config, ResourceName, Secret};
 use myelin_http::RequestHead;
 use myelin_replication::ReplicationRequest;
 use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
 use parking_lot::Mutex;
 use reqwest::{
-    Client, Method,
+    Client, ClientBuilder, Method,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
@@ -40,41 +40,6 @@ struct Inner {
     tcp: Client,
     /// A client for each unix socket.
     unix: Mutex<HashMap<PathBuf, Client>>,
-}
-
-/// Where a process listens for the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    Http(String),
-    Unix(PathBuf),
-}
-
-impl Address {
-    fn of(instance: &Instance) -> Option<Self> {
-        if let Some(path) = &instance.path {
-            return Some(Self::Unix(path.clone()));
-        }
-        let (host, port) = (instance.host.as_deref()?, instance.port?);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let scheme = if instance.tls { "https" } else { "http" };
-        Some(Self::Http(format!("{scheme}://{host}:{port}")))
-    }
-
-    fn parse(text: &str) -> Self {
-        match text.strip_prefix("unix:") {
-            Some(path) => Self::Unix(path.into()),
-            None => Self::Http(text.to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Http(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// What became of a request that was passed on.
@@ -109,12 +74,12 @@ impl Peers {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let workers = &config.workers;
         let known = workers.instance_map.iter();
-        let known = known.filter_map(|(name, instance)| Some((name.clone(), Address::of(instance)?)));
+        let known = known.filter_map(|(name, instance)| Some((name.clone(), instance.address()?)));
         let secret = workers.worker_replication_secret.as_ref().map(secret_header).transpose()?;
         Ok(Self(Arc::new(Inner {
             secret,
             known: known.collect(),
-            tcp: client(None)?,
+            tcp: tcp_client()?,
             unix: Mutex::default(),
         })))
     }
@@ -122,28 +87,16 @@ impl Peers {
     /// Where the others reach this process, for those whose configuration does not name it (yet).
     pub fn own_address(&self, config: &Config) -> Option<Address> {
         let name = config.process().name;
-        self.0.known.get(&name).cloned().or_else(|| {
-            let serves = |listener: &&myelin_config::Listener| {
-                listener.kind == ListenerKind::Http && listener.serves(ResourceName::Replication)
-            };
-            let listener = config.http.listeners.iter().find(serves)?;
-            if let Some(path) = &listener.path {
-                return Some(Address::Unix(path.clone()));
-            }
-            let address = listener.bind_addresses.iter().find(|address| !address.is_unspecified());
-            let host = match address {
-                Some(std::net::IpAddr::V6(address)) => format!("[{address}]"),
-                Some(address) => address.to_string(),
-                None => "127.0.0.1".to_owned(),
-            };
-            let scheme = if listener.tls { "https" } else { "http" };
-            Some(Address::Http(format!("{scheme}://{host}:{}", listener.port?)))
-        })
+        let listening = || {
+            let mut listeners = config.http.listeners.iter();
+            listeners.find(|listener| listener.serves(ResourceName::Replication))?.address()
+        };
+        self.0.known.get(&name).cloned().or_else(listening)
     }
 
     /// Where a process is: by our configuration, or else by what it says of itself.
     pub fn address(&self, name: &str, announced: Option<&str>) -> Option<Address> {
-        self.0.known.get(name).cloned().or_else(|| announced.map(Address::parse))
+        self.0.known.get(name).cloned().or_else(|| announced.and_then(Address::parse))
     }
 
     /// Passes a client's request on.
@@ -202,17 +155,17 @@ impl Peers {
     }
 
     fn client(&self, to: &Address) -> Result<(Client, String), reqwest::Error> {
-        match to {
-            Address::Http(base) => Ok((self.0.tcp.clone(), base.clone())),
+        let client = match to {
+            Address::Tcp { .. } => self.0.tcp.clone(),
             Address::Unix(path) => {
                 let mut clients = self.0.unix.lock();
-                let client = match clients.get(path) {
+                match clients.get(path) {
                     Some(client) => client.clone(),
                     None => clients.entry(path.clone()).insert_entry(unix_client(path)?).get().clone(),
-                };
-                Ok((client, "http://localhost".to_owned()))
+                }
             }
-        }
+        };
+        Ok((client, to.base_url()))
     }
 
     /// Whether a request comes from one of the server's own processes. Without a secret, whoever reaches the listener does: the
@@ -233,35 +186,29 @@ fn secret_header(secret: &Secret) -> anyhow::Result<HeaderValue> {
     Ok(value)
 }
 
-fn client(unix: Option<&std::path::Path>) -> anyhow::Result<Client> {
+fn tcp_client() -> anyhow::Result<Client> {
     let tls = TlsOptions {
         server_certificate: ServerCertificate::TrustedForHost,
         authorities: Some(Authorities::System),
         client_certificate: None,
     };
-    let builder = Client::builder()
+    let tls = tls.client_config().context("the certificates of this system")?;
+    client().tls_backend_preconfigured(tls).build().context("a client for the other processes")
+}
+
+fn unix_client(path: &std::path::Path) -> Result<Client, reqwest::Error> {
+    client().unix_socket(path).build()
+}
+
+/// What is the same wherever a process is.
+fn client() -> ClientBuilder {
+    Client::builder()
         .connect_timeout(CONNECT_PATIENCE)
         .timeout(ANSWER_PATIENCE)
         .pool_idle_timeout(IDLE)
         .tcp_nodelay(true)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .tls_backend_preconfigured(tls.client_config().context("the certificates of this system")?);
-    let builder = match unix {
-        Some(path) => builder.unix_socket(path),
-        None => builder,
-    };
-    builder.build().context("a client for the other processes")
-}
-
-fn unix_client(path: &std::path::Path) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .connect_timeout(CONNECT_PATIENCE)
-        .timeout(ANSWER_PATIENCE)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .unix_socket(path)
-        .build()
 }
 
 /// The headers that mean something to a handler; not those of the connection, nor those that only we may set.
@@ -274,27 +221,4 @@ fn passed_headers(headers: &http::HeaderMap) -> HeaderMap {
     ];
     let passed = PASSED.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone())));
     passed.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read_as_they_are_written() {
-        let check = |instance: Instance, text: &str| {
-            let address = Address::of(&instance).expect("it has an address");
-            assert_eq!(address.to_string(), text);
-            assert_eq!(Address::parse(text), address);
-        };
-        let tcp =
-            |host: &str, tls| Instance { host: Some(host.to_owned()), port: Some(9000), path: None, tls };
-        check(tcp("localhost", false), "http://localhost:9000");
-        check(tcp("worker.internal", true), "https://worker.internal:9000");
-        check(tcp("::1", false), "http://[::1]:9000");
-        check(
-            Instance { host: None, port: None, path: Some("/run/myelin/w1.sock".into()), tls: false },
-            "unix:/run/myelin/w1.sock",
-        );
-    }
 }

@@ -19,8 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn options(config: &Config) -> Result<DatabaseOptions, String> {
     let args = &config.database.args;
     let tls = tls(args).map(|tls| tls.client_config()).transpose();
+    let mut postgres = config.database.to_postgres();
+    if args.application_name.is_none() {
+        postgres.application_name(format!("myelin {}", config.process().name));
+    }
     Ok(DatabaseOptions {
-        postgres: config.database.to_postgres(),
+        postgres,
         tls: tls.map_err(|error| format!("database.args: {error}"))?,
         max_connections: usize::try_from(args.cp_max).unwrap_or(usize::MAX),
         wait_timeout: Duration::from_secs(args.connect_timeout.into()),

@@ -45,11 +45,6 @@ impl PushOutcome {
             Err(_) => self.default,
         }
     }
-
-    /// Whether no member's counts change.
-    pub fn is_silent(&self) -> bool {
-        self.default == PushBits::NONE && self.exceptions.iter().all(|(_, bits)| *bits == PushBits::NONE)
-    }
 }
 
 #[cfg(test)]

@@ -74,3 +74,35 @@ impl Cursor {
         Position::from_writers(self.writers.iter().map(|(writer, id)| (*writer, *id)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: WriterId = WriterId(1);
+    const B: WriterId = WriterId(2);
+
+    #[test]
+    fn a_notice_is_the_next_one_only_if_nothing_can_be_missing_before_it() {
+        let cursor = Cursor::new([(A, StreamId(5)), (B, StreamId(8))]);
+        let heading = |previous: i64, position: i64, writers: usize, after: &[(WriterId, i64)]| Heading {
+            writer: A,
+            previous: StreamId(previous),
+            position: StreamId(position),
+            writers,
+            after: Position::from_writers(after.iter().map(|(writer, id)| (*writer, StreamId(*id)))),
+        };
+        let check = |heading: Heading, step: Step| assert_eq!(cursor.judge(&heading), step, "{heading:?}");
+        check(heading(5, 9, 2, &[(A, 5), (B, 8)]), Step::Next);
+        check(heading(5, 9, 2, &[(A, 5), (B, 7)]), Step::Next);
+        check(heading(4, 5, 2, &[]), Step::Known);
+        check(heading(3, 4, 2, &[]), Step::Known);
+        check(heading(6, 9, 2, &[(A, 5), (B, 8)]), Step::Gap);
+        // There is a writer that is not known here.
+        check(heading(5, 9, 3, &[(A, 5), (B, 8)]), Step::Gap);
+        // It may build on what another writer committed and was not seen here.
+        check(heading(5, 9, 2, &[(A, 5), (B, 9)]), Step::Gap);
+        let stranger = Heading { writer: WriterId(3), ..heading(0, 9, 2, &[]) };
+        check(stranger, Step::Gap);
+    }
+}

@@ -51,6 +51,9 @@ impl Rooms {
     }
 
     /// The room that an alias of this server points at.
+    ///
+    /// # Errors
+    /// If the database fails.
     pub async fn get_alias(&self, alias: &RoomAliasId) -> Result<Option<OwnedRoomId>, RoomError> {
         let client = self.0.database.get().await?;
         let row = aliases::get_alias(&client, alias.as_str()).await?;
@@ -58,6 +61,9 @@ impl Rooms {
     }
 
     /// The aliases of this server that point at a room. Who may ask is for the caller to know.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], or if the database fails.
     pub async fn list_aliases(&self, room_id: &RoomId) -> Result<Vec<OwnedRoomAliasId>, RoomError> {
         let room_nid = self.enter(room_id).await?.nid.0;
         let client = self.0.database.get().await?;
@@ -120,6 +126,9 @@ impl Rooms {
     }
 
     /// Whether a room is published in the directory of this server.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], or if the database fails.
     pub async fn is_public(&self, room_id: &RoomId) -> Result<bool, RoomError> {
         let client = self.0.database.get().await?;
         let room = rooms::get_room(&client, room_id.as_str()).await?.ok_or(RoomError::UnknownRoom)?;
@@ -127,6 +136,9 @@ impl Rooms {
     }
 
     /// Blocks a room, so that nobody can send to it or join it, or lifts the block.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], or if the database fails.
     pub async fn set_blocked(&self, room_id: &RoomId, is_blocked: bool) -> Result<(), RoomError> {
         let mut room = self.enter(room_id).await?;
         let client = self.0.database.get().await?;

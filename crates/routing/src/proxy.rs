@@ -8,11 +8,12 @@
 mod haproxy;
 mod kubernetes;
 mod nginx;
+mod nginx_main;
 mod rules;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-pub use self::rules::Rule;
+pub use self::{nginx_main::nginx_main, rules::Rule};
 use crate::{Api, Balance, Operation, Pool, Role, operations};
 
 /// A process as a proxy sees it.

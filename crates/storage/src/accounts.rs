@@ -5,6 +5,7 @@
 
 pub mod devices;
 pub mod profiles;
+pub mod refresh_tokens;
 pub mod registration;
 pub mod revocations;
 pub mod sessions;

@@ -3,6 +3,7 @@
 //! All SQL of Myelin stands in this crate, beside the function that runs it. Functions take
 //! `db: &impl GenericClient`, which is a [`Client`] or the caller's [`Transaction`]; those that write are meant to be
 //! called in a transaction. There are no rules of Matrix here: what may be written is decided by the callers.
+//! Each of them fails if the database does ([`StorageError`]), and says so only where there is more to say.
 //!
 //! Start with [`Database`], then read the module of the table you are after.
 

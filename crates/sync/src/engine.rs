@@ -66,6 +66,7 @@ impl Default for SyncOptions {
 }
 
 /// What a [`Sync`] is made of.
+#[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "the sources have nothing to show")]
 pub struct SyncParts {
     /// How much it may use.

@@ -1,5 +1,6 @@
 //! What a client wants to see ([spec](https://spec.matrix.org/v1.19/client-server-api/#filtering)): pure rules.
 
+use myelin_events::matches_type;
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::filter::{
@@ -84,8 +85,8 @@ impl RoomSelector {
 pub struct EventFilter {
     /// How many at most; `None`: as the server likes.
     pub limit: Option<usize>,
-    types: Option<Vec<TypePattern>>,
-    not_types: Vec<TypePattern>,
+    types: Option<Vec<String>>,
+    not_types: Vec<String>,
     senders: Option<Vec<OwnedUserId>>,
     not_senders: Vec<OwnedUserId>,
     rooms: RoomSelector,
@@ -97,8 +98,8 @@ impl EventFilter {
         let Filter { not_types, limit, senders, types, not_senders, .. } = filter;
         Self {
             limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-            types: types.map(patterns),
-            not_types: patterns(not_types),
+            types,
+            not_types,
             senders,
             not_senders,
             rooms: RoomSelector::default(),
@@ -120,8 +121,8 @@ impl EventFilter {
         } = filter;
         Self {
             limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-            types: types.map(patterns),
-            not_types: patterns(not_types),
+            types,
+            not_types,
             senders,
             not_senders,
             rooms: RoomSelector { only: rooms, not: not_rooms },
@@ -151,9 +152,9 @@ impl EventFilter {
 
     /// Whether events of the type are wanted.
     pub fn matches_type(&self, event_type: &str) -> bool {
+        let is_in = |patterns: &[String]| patterns.iter().any(|pattern| matches_type(pattern, event_type));
         // An exclusion wins over an inclusion.
-        !self.not_types.iter().any(|pattern| pattern.matches(event_type))
-            && self.types.as_ref().is_none_or(|types| types.iter().any(|pattern| pattern.matches(event_type)))
+        !is_in(&self.not_types) && self.types.as_ref().is_none_or(|types| is_in(types))
     }
 
     /// Whether events of the sender are wanted.
@@ -167,33 +168,6 @@ impl EventFilter {
         self.matches_type(event_type)
             && self.matches_sender(sender)
             && self.contains_url.is_none_or(|wanted| wanted == has_url())
-    }
-}
-
-fn patterns(types: Vec<String>) -> Vec<TypePattern> {
-    types.into_iter().map(TypePattern).collect()
-}
-
-/// A type in which `*` stands for any characters.
-#[derive(Clone, Debug)]
-struct TypePattern(String);
-
-impl TypePattern {
-    fn matches(&self, event_type: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let Some(mut rest) = event_type.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-        let mut parts = parts.peekable();
-        if parts.peek().is_none() {
-            return rest.is_empty();
-        }
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                return rest.ends_with(part);
-            }
-            let Some(at) = rest.find(part) else { return false };
-            rest = &rest[at + part.len()..];
-        }
-        true
     }
 }
 
@@ -221,7 +195,6 @@ fn split_path(path: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use ruma::{room_id, user_id};
     use serde_json::{Value, json};
 
@@ -284,20 +257,5 @@ mod tests {
         assert_eq!(filter.timeline.limit, Some(7));
         let fields = filter.event_fields.unwrap();
         assert_eq!(fields, [vec!["content", "body"], vec!["type"], vec!["content", "m.relates_to"]]);
-    }
-
-    proptest! {
-        #[test]
-        fn patterns_match_as_a_naive_matcher_says(pattern in "[ab*.]{0,8}", text in "[ab.]{0,10}") {
-            fn naive(pattern: &[u8], text: &[u8]) -> bool {
-                match pattern.split_first() {
-                    None => text.is_empty(),
-                    Some((b'*', rest)) => (0..=text.len()).any(|at| naive(rest, &text[at..])),
-                    Some((byte, rest)) => text.first() == Some(byte) && naive(rest, &text[1..]),
-                }
-            }
-            let expected = naive(pattern.as_bytes(), text.as_bytes());
-            prop_assert_eq!(TypePattern(pattern).matches(&text), expected);
-        }
     }
 }

@@ -8,5 +8,6 @@ mod responses;
 mod selecting;
 mod sources;
 mod speed;
+mod truth;
 mod waiting;
 mod world;

@@ -55,11 +55,6 @@ impl SyncToken {
             &mut self.device_lists,
         ]
     }
-
-    /// Whether this token has seen all that `other` has.
-    pub fn covers_all(&self, other: &Self) -> bool {
-        self.positions().into_iter().zip(other.positions()).all(|(ours, theirs)| ours.covers_all(theirs))
-    }
 }
 
 impl fmt::Display for SyncToken {

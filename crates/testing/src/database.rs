@@ -111,6 +111,10 @@ impl TestDatabase {
     }
 
     /// A connection to it, which ends when the client is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not take the connection.
     pub async fn connect(&self) -> anyhow::Result<Client> {
         self.server.connect(&self.name).await
     }

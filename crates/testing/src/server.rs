@@ -49,6 +49,10 @@ impl TestServer {
     }
 
     /// The server at `address`: its socket folder, or a `postgresql://` URL of a superuser.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none.
     pub fn at(address: &str) -> anyhow::Result<Self> {
         let config = if address.starts_with('/') {
             let mut config = Config::new();
@@ -122,6 +126,10 @@ impl TestServer {
     }
 
     /// A connection to one of the server's databases. The connection ends when the client is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not take the connection.
     pub async fn connect(&self, database: &str) -> anyhow::Result<Client> {
         let mut config = self.config.clone();
         config.dbname(database).connect_timeout(Duration::from_secs(10)).application_name("myelin-testing");

@@ -9,4 +9,4 @@ mod random;
 
 pub use clock::{Clock, ManualClock, MillisSinceEpoch};
 pub use position::{ParsePositionError, Position, StreamId, WriterId};
-pub use random::{random_alphanumeric, random_bytes};
+pub use random::random_alphanumeric;

@@ -30,12 +30,6 @@ impl fmt::Display for StreamId {
     }
 }
 
-impl From<i64> for StreamId {
-    fn from(id: i64) -> Self {
-        Self(id)
-    }
-}
-
 /// A process that writes streams: its `worker_name`, interned by the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -195,6 +189,31 @@ mod tests {
         assert!(!position.covers(A, StreamId(6)));
         assert!(!position.covers(WriterId(3), StreamId(6)), "a writer nobody named stands at the minimum");
         assert_eq!(position.to_string(), "5~2.9");
+    }
+
+    #[test]
+    fn a_position_has_seen_all_that_another_has_only_if_no_writer_is_missing() {
+        let check = |one: &[(WriterId, i64)], other: &[(WriterId, i64)], covers: bool| {
+            let of = |writers: &[(WriterId, i64)]| {
+                Position::from_writers(writers.iter().map(|(writer, id)| (*writer, StreamId(*id))))
+            };
+            assert_eq!(of(one).covers_all(&of(other)), covers, "{one:?} {other:?}");
+        };
+        check(&[(A, 5), (B, 9)], &[(A, 5), (B, 9)], true);
+        check(&[(A, 5), (B, 9)], &[(A, 5), (B, 8)], true);
+        check(&[(A, 5), (B, 9)], &[(A, 6), (B, 6)], false);
+        check(&[(A, 5), (B, 9)], &[(A, 5), (B, 10)], false);
+        check(&[(A, 9), (B, 5)], &[(A, 5), (B, 9)], false);
+        check(&[(A, 9), (B, 9)], &[(A, 5), (B, 9)], true);
+    }
+
+    #[test]
+    fn who_is_ahead_stays_there_when_the_minimum_moves() {
+        let mut position = Position::from_writers([(A, StreamId(5)), (B, StreamId(9))]);
+        position.advance_all(StreamId(7));
+        assert_eq!(position.to_string(), "7~2.9");
+        assert_eq!(serde_json::to_string(&position).unwrap(), "\"7~2.9\"");
+        assert_eq!(serde_json::from_str::<Position>("\"7~2.9\"").unwrap(), position);
     }
 
     #[test]

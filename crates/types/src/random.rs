@@ -7,13 +7,6 @@ pub fn random_alphanumeric(len: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(len).map(char::from).collect()
 }
 
-/// `N` random bytes, fit for keys.
-pub fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    rand::rng().fill(&mut bytes[..]);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,6 +17,5 @@ mod tests {
         assert_eq!(one.len(), 24);
         assert!(one.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         assert_ne!(one, other);
-        assert_ne!(random_bytes::<32>(), random_bytes::<32>());
     }
 }

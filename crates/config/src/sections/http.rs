@@ -102,12 +102,6 @@ impl Listener {
             && self.resources.iter().any(|resource| resource.names.contains(&name))
     }
 
-    /// Whether answers of the resource are compressed.
-    #[must_use]
-    pub fn compresses(&self, name: ResourceName) -> bool {
-        self.resources.iter().any(|resource| resource.compress && resource.names.contains(&name))
-    }
-
     /// Whether only this machine can reach the listener: a unix socket, or loopback addresses alone.
     #[must_use]
     pub fn is_local(&self) -> bool {

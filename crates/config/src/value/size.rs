@@ -19,12 +19,6 @@ impl ByteSize {
     pub fn as_u64(self) -> u64 {
         self.0
     }
-
-    /// The size in bytes, as large as the machine can address at most.
-    #[must_use]
-    pub fn as_usize(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
 }
 
 impl fmt::Display for ByteSize {

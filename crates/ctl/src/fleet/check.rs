@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use myelin_config::{MAIN, ResourceName};
+use myelin_config::{Address, Listener, MAIN, ResourceName};
 
-use super::{Endpoint, Fleet, Member};
+use super::{Fleet, Member};
 
 /// Something that is wrong, or likely to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,15 +182,16 @@ fn instances(fleet: &Fleet, findings: &mut Findings) {
             findings.fault(member, key, message, "add one with `resources: [{names: [replication]}]`");
         }
         let said = member.config.workers.instance_map.get(name);
-        let is_same = |endpoint: &Endpoint| match (endpoint, said) {
+        // The host may have many names.
+        let is_same = |address: &Address| match (address, said) {
             (_, None) => true,
-            (Endpoint::Unix(path), Some(said)) => said.path.as_ref() == Some(path),
-            (Endpoint::Tcp { port, tls, .. }, Some(said)) => said.port == Some(*port) && said.tls == *tls,
+            (Address::Unix(path), Some(said)) => said.path.as_ref() == Some(path),
+            (Address::Tcp { port, tls, .. }, Some(said)) => said.port == Some(*port) && said.tls == *tls,
         };
         let serves =
             member.config.http.listeners.iter().filter(|listener| listener.serves(ResourceName::Replication));
-        let mut endpoints = serves.filter_map(Endpoint::of).peekable();
-        if endpoints.peek().is_some() && !endpoints.any(|endpoint| is_same(&endpoint)) {
+        let mut addresses = serves.filter_map(Listener::address).peekable();
+        if addresses.peek().is_some() && !addresses.any(|address| is_same(&address)) {
             let message =
                 format!("`instance_map.{name}` is the place of none of its `replication` listeners");
             findings.fault(member, key, message, "make the two the same");

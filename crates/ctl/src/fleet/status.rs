@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use myelin_config::ResourceName;
+use myelin_config::{Address, ResourceName};
 use reqwest::Client as HttpClient;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
-use super::{Endpoint, Fleet, Member, control::Which, process};
+use super::{Fleet, Member, control::Which, process};
 
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -63,16 +63,15 @@ impl Client {
         let Some(health) = member.health_address() else { return Ok(None) };
         // What answers for its status answers for its health too.
         let replication = member.address(&[ResourceName::Replication]);
-        let endpoint = replication.clone().unwrap_or(health);
+        let address = replication.clone().unwrap_or(health);
         // A certificate is for the name by which others know the server; here it is only asked whether it is there.
         let builder =
             HttpClient::builder().timeout(PATIENCE).no_proxy().tls_danger_accept_invalid_certs(true);
-        let (builder, base) = match &endpoint {
-            Endpoint::Tcp { host, port, tls } => {
-                (builder, format!("{}://{host}:{port}", if *tls { "https" } else { "http" }))
-            }
-            Endpoint::Unix(path) => (builder.unix_socket(path.as_path()), "http://localhost".to_owned()),
+        let builder = match &address {
+            Address::Tcp { .. } => builder,
+            Address::Unix(path) => builder.unix_socket(path.as_path()),
         };
+        let base = address.base_url();
         let secret = member.config.workers.worker_replication_secret.as_ref();
         Ok(Some(Self {
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -135,7 +134,7 @@ fn report(member: &Member) -> anyhow::Result<Report> {
     let mut report = client.as_ref().and_then(Client::report).unwrap_or_default();
     let answer = client.as_ref().and_then(Client::state);
     report.process.clone_from(&member.process.name);
-    member.role().clone_into(&mut report.role);
+    member.role().name().clone_into(&mut report.role);
     report.pid = report.pid.or(pid);
     // Who listens nowhere and runs has nobody to tell.
     report.ready = answer.unwrap_or(client.is_none() && pid.is_some());

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
+use myelin_routing::proxy::nginx_main;
 
 use crate::{fleet::Fleet, proxy_config};
 
@@ -16,7 +17,7 @@ pub(super) fn start(folder: &Path, fleet: &Fleet) -> anyhow::Result<()> {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     };
     write("myelin.conf", plan.nginx())?;
-    write("nginx.conf", main_file(&folder.join("run")))?;
+    write("nginx.conf", nginx_main(&folder.join("run"), "    access_log off;"))?;
     let is_running = is_running(folder);
     run(folder, if is_running { &["-s", "reload"] } else { &[] })
 }
@@ -46,24 +47,4 @@ fn run(folder: &Path, arguments: &[&str]) -> anyhow::Result<()> {
         bail!("nginx: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-fn main_file(run: &Path) -> String {
-    let run = run.display();
-    format!(
-        "worker_processes 1;
-pid {run}/nginx.pid;
-error_log {run}/nginx.log;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    client_body_temp_path {run}/nginx-body;
-    proxy_temp_path {run}/nginx-proxy;
-    fastcgi_temp_path {run}/nginx-fastcgi;
-    uwsgi_temp_path {run}/nginx-uwsgi;
-    scgi_temp_path {run}/nginx-scgi;
-    include {run}/myelin.conf;
-}}
-"
-    )
 }

@@ -73,17 +73,31 @@ async fn who_is_not_in_a_room_or_lacks_the_power_is_refused() {
     assert!(matches!(unknown, Err(RoomError::UnknownRoom)), "{unknown:?}");
 }
 
+/// Has the commit of an event fail that says "poison".
+const REFUSE_POISON: &str = "
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF NEW.json LIKE '%poison%' THEN RAISE EXCEPTION 'poison'; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()";
+
+#[tokio::test]
+async fn who_repeats_what_is_not_committed_yet_is_not_told_that_it_is_there() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.execute(REFUSE_POISON).await;
+    let mut request = message(ALICE, &room_id, "poison");
+    request.txn_id = Some("txn".into());
+    let sent = join_all((0..10).map(|_| world.rooms.send(request.clone()))).await;
+    assert!(sent.iter().all(Result::is_err), "{sent:?}");
+    let topic = || world.set(ALICE, &room_id, "m.room.topic", "", json!({"topic": "poison"}));
+    let set = join_all((0..10).map(|_| topic())).await;
+    assert!(set.iter().all(Result::is_err), "{set:?}");
+}
+
 #[tokio::test]
 async fn what_is_built_on_a_failed_commit_is_discarded_and_can_be_sent_again() {
     let world = World::new().await;
     let (room_id, other) = (world.room().await, world.room().await);
-    world
-        .execute(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN IF NEW.json LIKE '%poison%' THEN RAISE EXCEPTION 'poison'; END IF; RETURN NEW; END $$;
-             CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()",
-        )
-        .await;
+    world.execute(REFUSE_POISON).await;
     let bodies: Vec<String> =
         (0..40).map(|number| if number == 20 { "poison".to_owned() } else { number.to_string() }).collect();
     let sends = bodies.iter().map(|body| {

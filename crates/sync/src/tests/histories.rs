@@ -7,7 +7,10 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use ruma::{OwnedRoomId, RoomId};
 use serde_json::{Value, json};
 
-use super::world::{AMY, BOB, CAS, Truth, World, event_ids, filter_of, next_batch};
+use super::{
+    truth::Truth,
+    world::{AMY, BOB, CAS, World, event_ids, filter_of, next_batch},
+};
 use crate::{SyncOptions, SyncRequest};
 
 const USERS: [&str; 3] = [AMY, BOB, CAS];

@@ -148,14 +148,20 @@ async fn one_who_waits_in_another_room_is_left_alone() {
     assert_eq!(rooms.len(), 1);
 }
 
-#[tokio::test]
-async fn a_change_of_devices_wakes_contacts_of_somebody_who_never_synced() {
+/// Bob has synced and shares a room with Cas, who never has; gives where Bob is.
+async fn bob_and_a_stranger() -> (World, String) {
     let world = World::new().await;
     let room_id = world.room(AMY).await;
     for user_id in [BOB, CAS] {
         world.join(user_id, &room_id).await;
     }
     let since = next_batch(&world.sync(World::request(BOB, None)).await).to_owned();
+    (world, since)
+}
+
+#[tokio::test]
+async fn a_change_of_devices_wakes_contacts_of_somebody_who_never_synced() {
+    let (world, since) = bob_and_a_stranger().await;
     let task = waiting(&world, patient(BOB, &since)).await;
     world.sources.change_devices(&world.sync, &user(CAS));
     let answer = tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap();
@@ -164,12 +170,7 @@ async fn a_change_of_devices_wakes_contacts_of_somebody_who_never_synced() {
 
 #[tokio::test]
 async fn presence_wakes_contacts_of_somebody_who_never_synced() {
-    let world = World::new().await;
-    let room_id = world.room(AMY).await;
-    for user_id in [BOB, CAS] {
-        world.join(user_id, &room_id).await;
-    }
-    let since = next_batch(&world.sync(World::request(BOB, None)).await).to_owned();
+    let (world, since) = bob_and_a_stranger().await;
     let task = waiting(&world, patient(BOB, &since)).await;
     world.presence.set(&user(CAS), PresenceState::Online, Some("here".to_owned())).await.unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap();

@@ -1,35 +1,32 @@
 //! A server without HTTP: a database, the room engine, and a sync engine that its streams feed.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    future::pending,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use myelin_ephemeral::{
     Presence, PresenceOptions, ReceiptKind, ReceiptRow, ReceiptStream, ReceiptThread, Receipts, Typing,
 };
-use myelin_events::{Pdu, ServerSigningKey};
+use myelin_events::ServerSigningKey;
 use myelin_leases::Session;
 use myelin_push::{Audience, PushBits, PushEvent, PushOutcome};
-use myelin_replication::{Feed, Stamped, StreamWriter};
+use myelin_replication::{Feed, StreamWriter};
 use myelin_rooms::{
-    ChangeMembership, CreateRoom, EventRow, EventStream, MembershipAction, Preset, PushEvaluator, RoomError,
-    RoomNid, Rooms, RoomsOptions, SendEvent,
+    ChangeMembership, CreateRoom, EventStream, MembershipAction, Preset, PushEvaluator, RoomError, RoomNid,
+    Rooms, RoomsOptions, SendEvent,
 };
 use myelin_storage::strings::Strings;
 use myelin_testing::MigratedDatabase;
 use myelin_types::{Clock, ManualClock};
-use parking_lot::Mutex;
 use ruma::{
     EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, owned_server_name,
     presence::PresenceState,
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::sources::TestSources;
+use super::{
+    sources::TestSources,
+    truth::{Truth, Truths},
+};
 use crate::{Sync, SyncFilter, SyncOptions, SyncParts, SyncRequest};
 
 pub(super) const AMY: &str = "@amy:one.test";
@@ -62,61 +59,15 @@ impl PushEvaluator for Rules {
     }
 }
 
-/// What happened in a room: what everything is compared with.
-#[derive(Debug, Default)]
-pub(super) struct Truth {
-    /// The timeline, each event with its place.
-    pub events: Vec<(i64, Arc<Pdu>)>,
-    /// The current state by type and key.
-    pub state: BTreeMap<(String, String), Arc<Pdu>>,
-    pub nid: i64,
-}
-
-impl Truth {
-    fn apply(&mut self, stamped: &Stamped<EventRow>) {
-        let row = &stamped.row;
-        self.nid = row.room_nid.0;
-        if row.timeline {
-            self.events.push((stamped.id.0, row.pdu.clone()));
-        }
-        for change in &row.state_changes {
-            let key = (change.event_type.to_string(), change.state_key.to_string());
-            match &change.event {
-                Some(event) => _ = self.state.insert(key, event.clone()),
-                None => _ = self.state.remove(&key),
-            }
-        }
-    }
-
-    /// What somebody is in the room.
-    pub fn membership(&self, user_id: &str) -> String {
-        let member = self.state.get(&("m.room.member".to_owned(), user_id.to_owned()));
-        let content: Value =
-            member.map(|event| serde_json::from_str(event.content()).unwrap()).unwrap_or_default();
-        content["membership"].as_str().unwrap_or("leave").to_owned()
-    }
-
-    /// The ids of the timeline.
-    pub fn event_ids(&self) -> Vec<&str> {
-        self.events.iter().map(|(_, pdu)| pdu.event_id().as_str()).collect()
-    }
-}
-
-type Truths = Arc<Mutex<HashMap<OwnedRoomId, Truth>>>;
-
 /// A process and its database.
 pub(super) struct World {
     pub rooms: Rooms,
     pub receipts: Receipts,
     pub typing: Typing,
     pub presence: Presence,
-    pub clock: ManualClock,
     pub sources: Arc<TestSources>,
     pub truths: Truths,
     pub sync: Sync,
-    options: SyncOptions,
-    strings: Strings,
-    events: Feed<EventStream>,
     /// Holds the leases and the name.
     _session: Session,
     database: Arc<MigratedDatabase>,
@@ -186,8 +137,8 @@ impl World {
             options,
             clock: Clock::Manual(clock.clone()),
             database: pool,
-            strings: strings.clone(),
-            events: events.clone(),
+            strings,
+            events,
             account_data: sources.account_data.clone(),
             push_rules: sources.push_rules.clone(),
             to_device: sources.to_device.clone(),
@@ -200,26 +151,12 @@ impl World {
             aggregations: sources.clone(),
         };
         let sync = Sync::new(parts);
-        Self {
-            rooms,
-            receipts,
-            typing,
-            presence,
-            clock,
-            sources,
-            truths,
-            sync,
-            options,
-            strings,
-            events,
-            _session: session,
-            database,
-        }
+        Self { rooms, receipts, typing, presence, sources, truths, sync, _session: session, database }
     }
 
     /// The process ends and another begins.
     pub async fn restart(self) -> Self {
-        let (database, options) = (self.database.clone(), self.options);
+        let (database, options) = (self.database.clone(), self.sync.0.parts.options);
         let (sources, truths) = (self.sources.clone(), self.truths.clone());
         drop(self);
         Self::on(database, options, sources, truths).await
@@ -227,31 +164,15 @@ impl World {
 
     /// Another sync engine of the same process, that has nothing in memory yet.
     pub fn second_engine(&self) -> Sync {
-        let parts = SyncParts {
-            options: self.options,
-            clock: Clock::Manual(self.clock.clone()),
-            database: (**self.database).clone(),
-            strings: self.strings.clone(),
-            events: self.events.clone(),
-            account_data: self.sources.account_data.clone(),
-            push_rules: self.sources.push_rules.clone(),
-            to_device: self.sources.to_device.clone(),
-            device_lists: self.sources.device_lists.clone(),
-            receipts: self.receipts.feed().clone(),
-            typing: self.typing.clone(),
-            presence: self.presence.clone(),
-            user_data: self.sources.clone(),
-            devices: self.sources.clone(),
-            aggregations: self.sources.clone(),
-        };
-        Sync::new(parts)
+        Sync::new(self.sync.0.parts.clone())
+    }
+
+    /// The events stream.
+    pub fn events(&self) -> &Feed<EventStream> {
+        &self.sync.0.parts.events
     }
 
     /// What is true of a room.
-    pub fn events(&self) -> &Feed<EventStream> {
-        &self.events
-    }
-
     pub fn truth<T>(&self, room_id: &RoomId, look: impl FnOnce(&Truth) -> T) -> T {
         look(&self.truths.lock()[room_id])
     }

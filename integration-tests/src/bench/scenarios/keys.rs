@@ -18,12 +18,7 @@ pub async fn upload(run: &mut Run) -> anyhow::Result<()> {
     const DEVICES: usize = 2_000;
     const KEYS: usize = 10;
 
-    let users = users(&run.server, "user", DEVICES).await?;
-    for_each(&run.server.url(), &users, async |connection, _, user| {
-        connection.act_as(user);
-        upload_device_keys(connection).await
-    })
-    .await?;
+    let users = users_with_keys(run, DEVICES).await?;
     let mut clients = connections(&run.server.url(), &users[..CLIENTS]).await?;
     run.measure_warm("keys_upload", async |length, round| {
         at_once(&mut clients, async |client, connection| {
@@ -47,12 +42,7 @@ pub async fn upload(run: &mut Run) -> anyhow::Result<()> {
 pub async fn query(run: &mut Run) -> anyhow::Result<()> {
     const USERS: usize = 20;
 
-    let users = users(&run.server, "user", USERS).await?;
-    for_each(&run.server.url(), &users, async |connection, _, user| {
-        connection.act_as(user);
-        upload_device_keys(connection).await
-    })
-    .await?;
+    let users = users_with_keys(run, USERS).await?;
     let asked: Map<String, Value> =
         users.iter().map(|user| (user.user_id.clone(), json!([user.device_id]))).collect();
     let body = json!({ "device_keys": asked }).to_string();
@@ -80,10 +70,9 @@ pub async fn claim(run: &mut Run) -> anyhow::Result<()> {
     const DEVICES: usize = 800;
     const KEYS: usize = 50;
 
-    let users = users(&run.server, "user", DEVICES).await?;
+    let users = users_with_keys(run, DEVICES).await?;
     for_each(&run.server.url(), &users, async |connection, _, user| {
         connection.act_as(user);
-        upload_device_keys(connection).await?;
         connection.ok("POST", UPLOAD, &one_time_keys(user, "", KEYS)).await
     })
     .await?;
@@ -105,6 +94,17 @@ pub async fn claim(run: &mut Run) -> anyhow::Result<()> {
     run.measure("keys_claim", load).await?;
 
     Ok(())
+}
+
+/// Users with a device each, whose keys are known.
+async fn users_with_keys(run: &Run, count: usize) -> anyhow::Result<Vec<Account>> {
+    let users = users(&run.server, "user", count).await?;
+    for_each(&run.server.url(), &users, async |connection, _, user| {
+        connection.act_as(user);
+        upload_device_keys(connection).await
+    })
+    .await?;
+    Ok(users)
 }
 
 /// The keys that name the device.

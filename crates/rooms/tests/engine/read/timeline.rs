@@ -206,6 +206,34 @@ async fn the_state_of_a_context_is_that_of_its_time() {
 }
 
 #[tokio::test]
+async fn the_state_of_a_context_is_filtered_as_its_events_are() {
+    let world = World::new().await;
+    let room = world.room().await;
+    world.set(ALICE, &room, "m.room.topic", "", json!({ "topic": "news" })).await.unwrap();
+    world.set(ALICE, &room, "m.room.avatar", "", json!({ "url": "mxc://one.test/a" })).await.unwrap();
+    let event_id = world.say(ALICE, &room, "hello").await.unwrap();
+    let reader = world.reader();
+    let check = async |filter: Value, expected: &[&str]| {
+        let request = ContextRequest { limit: 0, filter: filtered(filter.clone(), &room).filter };
+        let context = reader.context(&viewer(ALICE), &room, &event_id, &request).await.unwrap();
+        let mut types: Vec<String> = parse(&context.state)
+            .iter()
+            .map(|event| event["type"].as_str().unwrap().to_owned())
+            .filter(|event_type| ["m.room.topic", "m.room.avatar"].contains(&event_type.as_str()))
+            .collect();
+        types.sort_unstable();
+        assert_eq!(types, expected, "{filter}");
+    };
+    check(json!({}), &["m.room.avatar", "m.room.topic"]).await;
+    check(json!({ "contains_url": true }), &["m.room.avatar"]).await;
+    check(json!({ "contains_url": false }), &["m.room.topic"]).await;
+    check(json!({ "types": ["m.room.t*"] }), &["m.room.topic"]).await;
+    check(json!({ "not_senders": [ALICE] }), &[]).await;
+    let lazily = json!({ "contains_url": true, "lazy_load_members": true });
+    check(lazily, &["m.room.avatar"]).await;
+}
+
+#[tokio::test]
 async fn the_event_closest_to_a_time_is_found() {
     let world = World::new().await;
     let start = 1_700_000_000_000;

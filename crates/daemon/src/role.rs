@@ -46,7 +46,7 @@ impl Role {
         }
     }
 
-    /// The role's name, as it stands in `status` and in the names of units.
+    /// The role's name, as it stands in `status` and in the names of programs and units.
     pub fn name(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -68,7 +68,7 @@ impl Role {
     ///
     /// # Errors
     /// With a sentence that says which program it is for.
-    pub(crate) fn check(self, process: &Process) -> Result<(), String> {
+    pub fn check(self, process: &Process) -> Result<(), String> {
         let wanted = Self::of(process.app);
         if wanted == self {
             return Ok(());
