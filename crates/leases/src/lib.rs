@@ -11,6 +11,7 @@
 //!
 //! What is not here: what the duties are. Start with [`Session::register`].
 
+mod plan;
 mod session;
 mod share;
 
