@@ -1,4 +1,5 @@
 //! What a process does after it looked at who lives and who holds what: the rules of [`Share`](crate::Share) without a database.
+//! `model.rs` tries them in every order.
 
 use std::collections::HashMap;
 
@@ -57,6 +58,9 @@ impl Plan {
         self.give.is_empty() && self.take.is_empty()
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
