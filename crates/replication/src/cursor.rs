@@ -1,4 +1,5 @@
 //! Where a reader of a stream stands, and what a notice means to it: the rules of [`Feed`](crate::Feed)s without their rows.
+//! `model.rs` tries them in every order.
 
 use std::collections::BTreeMap;
 
@@ -89,3 +90,6 @@ pub(crate) fn reached_by_page(
 ) -> impl Iterator<Item = (WriterId, StreamId)> {
     committed.iter().map(move |(writer, id)| (*writer, page_end.map_or(*id, |end| end.min(*id))))
 }
+
+#[cfg(test)]
+mod model;
