@@ -12,6 +12,7 @@
 //! What is not here: what the duties are. Start with [`Session::register`].
 
 mod census;
+mod plan;
 mod session;
 mod share;
 

@@ -220,10 +220,12 @@ impl Session {
     /// Takes those of `leases` that are free or whose holder is gone, and gives all of them that are held now.
     ///
     /// # Errors
-    /// If the database fails; what is held then is unchanged.
+    /// If the database fails, or [`StorageError::Fenced`] if the process was replaced: it would take from its own successor. What is
+    /// held then is unchanged.
     pub async fn acquire(&self, leases: &[&str]) -> Result<Vec<String>, LeaseError> {
         let mut client = self.0.database.get().await?;
         let transaction = client.transaction().await.map_err(StorageError::from)?;
+        self.check_fence(&transaction).await?;
         let held = instances::acquire_leases(&transaction, leases, self.0.registration).await?;
         transaction.commit().await.map_err(StorageError::from)?;
         Ok(held)
@@ -332,6 +334,45 @@ mod tests {
     async fn alive_until(database: &Database) -> f64 {
         const SQL: &str = "SELECT extract(epoch FROM alive_until)::float8 FROM instances";
         database.get().await.unwrap().query_one(SQL, &[]).await.unwrap().get(0)
+    }
+
+    /// A process that has lost the lock on its name to a successor and does not know it yet.
+    async fn replaced(database: &Database) -> Session {
+        let session = Session::register(database.clone(), "main", &[], Duration::ZERO).await.unwrap();
+        session.claim("receipts").await.unwrap();
+        let successor =
+            instances::register(&database.get().await.unwrap(), session.name(), TTL).await.unwrap();
+        assert_eq!((successor.writer, successor.epoch), (session.writer(), session.epoch() + 1));
+        session
+    }
+
+    #[tokio::test]
+    async fn a_process_writes_nothing_once_its_successor_has_registered() {
+        let database = MigratedDatabase::create().await;
+        let session = replaced(&database).await;
+        let client = database.get().await.unwrap();
+        let written = streams::advance(
+            &client,
+            "receipts",
+            session.writer(),
+            session.epoch(),
+            myelin_types::StreamId(1),
+        )
+        .await;
+        assert!(matches!(written, Err(StorageError::Fenced)), "{written:?}");
+    }
+
+    #[tokio::test]
+    async fn a_process_takes_nothing_from_its_successor() {
+        let database = MigratedDatabase::create().await;
+        let session = replaced(&database).await;
+        let taken = session.acquire(&["events/0"]).await;
+        assert!(matches!(taken, Err(LeaseError::Storage(StorageError::Fenced))), "{taken:?}");
+        assert!(session.is_lost());
+        let client = database.get().await.unwrap();
+        let fleet =
+            instances::survey(&client, session.registration(), None, None).await.unwrap().news.unwrap();
+        assert_eq!(fleet.leases, []);
     }
 
     #[tokio::test]

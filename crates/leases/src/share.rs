@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::{
     LeaseError, Session,
     census::{Census, Moment},
+    plan::Plan,
 };
 
 /// How often a process that could not do all that it would tries again.
@@ -248,11 +249,8 @@ impl Inner {
         let Some(holder) = self.holder() else { return Ok(()) };
         // Who was stopped itself, or cut off from the database, can't tell who else was.
         let is_steady = self.session.is_steady();
-        let me = self.session.registration();
-        let leases = census.leases(self.duty.name);
-        let of_another = |shard: &u16| leases.get(shard).is_some_and(|held| held.writer != me.writer);
-        let free = plan.take.iter().filter(|shard| is_steady || !of_another(shard));
-        let wanted: Vec<String> = free.map(|shard| self.duty.lease(*shard)).collect();
+        let free = plan.claims(self.session.registration(), census.leases(self.duty.name), is_steady);
+        let wanted: Vec<String> = free.into_iter().map(|shard| self.duty.lease(shard)).collect();
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let mut gained = plan.inherited(&self.state.lock().held);
         if !wanted.is_empty() {
@@ -265,54 +263,6 @@ impl Inner {
             self.state.lock().held.extend(&gained);
         }
         Ok(())
-    }
-}
-
-/// What a process does after a look.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan {
-    /// Parts to give up, each with its heir, if there is one.
-    give: Vec<(u16, Option<Registration>)>,
-    /// Parts to take: nobody has them.
-    take: Vec<u16>,
-    /// Parts that are the process's own by its lease.
-    mine: Vec<u16>,
-}
-
-impl Plan {
-    fn new(
-        duty: Duty,
-        me: Registration,
-        living: &[Arc<Living>],
-        leases: &HashMap<u16, Registration>,
-    ) -> Self {
-        let candidates: Vec<&Arc<Living>> =
-            living.iter().filter(|process| process.duties.iter().any(|name| name == duty.name)).collect();
-        let mut plan = Self { give: Vec::new(), take: Vec::new(), mine: Vec::new() };
-        for shard in 0..duty.shards {
-            let heir = duty.heir(shard, candidates.iter().map(|process| process.name.as_str()));
-            let desired = candidates.iter().find(|process| Some(process.name.as_str()) == heir);
-            let desired = desired.map(|process| process.registration);
-            let lives =
-                |holder: &&Registration| living.iter().any(|process| process.registration == **holder);
-            match leases.get(&shard).filter(lives) {
-                Some(holder) if *holder == me && desired != Some(me) => plan.give.push((shard, desired)),
-                Some(holder) if *holder == me => plan.mine.push(shard),
-                Some(_) => {}
-                None if desired == Some(me) => plan.take.push(shard),
-                None => {}
-            }
-        }
-        plan
-    }
-
-    /// Parts that another process handed to this one.
-    fn inherited(&self, held: &[u16]) -> Vec<u16> {
-        self.mine.iter().filter(|shard| !held.contains(shard)).copied().collect()
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.give.is_empty() && self.take.is_empty()
     }
 }
 
@@ -360,76 +310,9 @@ async fn keep_looking(share: Weak<Inner>) {
 
 #[cfg(test)]
 mod tests {
-    use myelin_types::WriterId;
-
     use super::*;
 
     const DUTY: Duty = Duty { name: "events", shards: 128 };
-
-    fn living(writer: i16, is_willing: bool) -> Arc<Living> {
-        Arc::new(Living {
-            registration: Registration { writer: WriterId(writer), epoch: 1 },
-            name: format!("w{writer}"),
-            duties: is_willing.then(|| DUTY.name.to_owned()).into_iter().collect(),
-            address: None,
-        })
-    }
-
-    /// Has all processes look in turn until nothing moves, and gives who has how many parts. The newest looks first: what should be
-    /// its own is still another's then.
-    fn settle(processes: &[Arc<Living>], leases: &mut HashMap<u16, Registration>) -> Vec<usize> {
-        for round in 0.. {
-            let mut moved = false;
-            for process in processes.iter().rev() {
-                let me = process.registration;
-                let plan = Plan::new(DUTY, me, processes, leases);
-                moved |= !plan.is_quiet();
-                for (shard, heir) in plan.give {
-                    assert_eq!(leases.remove(&shard), Some(me), "one gives only what one has");
-                    heir.map(|heir| leases.insert(shard, heir));
-                }
-                for shard in plan.take {
-                    let before = leases.insert(shard, me);
-                    let lived =
-                        before.is_some_and(|before| processes.iter().any(|p| p.registration == before));
-                    assert!(!lived, "one takes nothing from the living");
-                }
-            }
-            if !moved {
-                break;
-            }
-            assert!(round < 3, "it never settles");
-        }
-        let count =
-            |process: &Arc<Living>| leases.values().filter(|held| **held == process.registration).count();
-        processes.iter().map(count).collect()
-    }
-
-    #[test]
-    fn parts_are_spread_and_follow_those_who_come_and_go() {
-        let mut leases = HashMap::new();
-        let mut processes = vec![living(1, true)];
-        assert_eq!(settle(&processes, &mut leases), [128]);
-        processes.push(living(2, true));
-        processes.push(living(3, false));
-        let spread = settle(&processes, &mut leases);
-        assert_eq!((spread[0] + spread[1], spread[2]), (128, 0));
-        assert!(spread[0].abs_diff(spread[1]) < 50, "{spread:?}");
-
-        // One that dies leaves its parts to the other; what the other has does not move.
-        let before = leases.clone();
-        processes.remove(0);
-        assert_eq!(settle(&processes, &mut leases), [128, 0]);
-        let second = processes[0].registration;
-        assert!(before.iter().all(|(shard, held)| *held != second || leases[shard] == second));
-
-        // One that leaves gives its parts away; the last one leaves them to nobody.
-        processes[1] = living(3, true);
-        processes[0] = living(2, false);
-        assert_eq!(settle(&processes, &mut leases), [0, 128]);
-        processes[1] = living(3, false);
-        assert_eq!(settle(&processes, &mut leases), [0, 0]);
-    }
 
     #[test]
     fn weights_stay_what_they_are() {

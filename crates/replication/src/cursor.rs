@@ -1,4 +1,5 @@
 //! Where a reader of a stream stands, and what a notice means to it: the rules of [`Feed`](crate::Feed)s without their rows.
+//! `model.rs` tries them in every order.
 
 use std::collections::BTreeMap;
 
@@ -63,10 +64,16 @@ impl Cursor {
         self.writers.get(&writer).is_none_or(|seen| id > *seen)
     }
 
-    /// Notes that the rows of a writer were taken in up to here.
-    pub fn reach(&mut self, writer: WriterId, id: StreamId) {
-        let seen = self.writers.entry(writer).or_insert(id);
-        *seen = (*seen).max(id);
+    /// Notes that the rows of writers were taken in up to here.
+    ///
+    /// A writer that was not known joined after all that was seen before, so its rows come after that too: a page of older rows,
+    /// which was asked for before notices came, does not take the position back.
+    pub fn reach(&mut self, reached: impl IntoIterator<Item = (WriterId, StreamId)>) {
+        let before = self.position().minimum();
+        for (writer, id) in reached {
+            let seen = self.writers.entry(writer).or_insert(before);
+            *seen = (*seen).max(id);
+        }
     }
 
     /// Where the reader stands, as tokens tell it.
@@ -74,6 +81,18 @@ impl Cursor {
         Position::from_writers(self.writers.iter().map(|(writer, id)| (*writer, *id)))
     }
 }
+
+/// Up to where the rows of each writer are there once a page of them was read: as far as was `committed`, or as far as the page
+/// reaches if its limit cut it off. Rows come by ascending id, so it is complete up to its last one, whoever wrote it.
+pub(crate) fn reached_by_page(
+    committed: &[(WriterId, StreamId)],
+    page_end: Option<StreamId>,
+) -> impl Iterator<Item = (WriterId, StreamId)> {
+    committed.iter().map(move |(writer, id)| (*writer, page_end.map_or(*id, |end| end.min(*id))))
+}
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::{Batch, Cursor, Heading, Notice, Stamped, Step, Stream, Topic, wire::Incoming};
+use crate::{
+    Batch, Cursor, Heading, Notice, Stamped, Step, Stream, Topic, cursor::reached_by_page, pages::is_full,
+    wire::Incoming,
+};
 
 /// How many rows one catch-up query reads.
 const CATCH_UP_ROWS: i64 = 1000;
@@ -186,23 +189,15 @@ impl<S: Stream> Feed<S> {
         let mut from = (*self.position()).clone();
         while !from.covers_all(&target) {
             let rows = S::since(&client, &from, &target, CATCH_UP_ROWS).await?;
-            let full = i64::try_from(rows.len()).is_ok_and(|count| count >= CATCH_UP_ROWS);
             let mut state = self.0.state.lock();
             // Notices may have arrived while we read; what they brought is not new any more.
             let fresh: Vec<Stamped<S::Row>> =
                 rows.iter().filter(|row| state.cursor.is_new(row.writer, row.id)).cloned().collect();
-            match rows.last() {
-                // Rows come by ascending id, so a full page is complete up to its last id for every writer.
-                Some(last) if full => {
-                    let page_end = last.id;
-                    let reached = committed.iter().map(|(writer, id)| (*writer, (*id).min(page_end)));
-                    self.apply(&mut state, &fresh, reached);
-                    from.advance_all(page_end);
-                }
-                _ => {
-                    self.apply(&mut state, &fresh, committed.iter().copied());
-                    return Ok(());
-                }
+            let page_end = rows.last().map(|last| last.id).filter(|_| is_full(rows.len(), CATCH_UP_ROWS));
+            self.apply(&mut state, &fresh, reached_by_page(&committed, page_end));
+            match page_end {
+                Some(page_end) => from.advance_all(page_end),
+                None => return Ok(()),
             }
         }
         Ok(())
@@ -239,9 +234,7 @@ impl<S: Stream> Feed<S> {
         rows: &[Stamped<S::Row>],
         reached: impl IntoIterator<Item = (WriterId, StreamId)>,
     ) {
-        for (writer, id) in reached {
-            state.cursor.reach(writer, id);
-        }
+        state.cursor.reach(reached);
         let position = state.cursor.position();
         if !rows.is_empty() {
             let batch = Batch { rows, position: &position };

@@ -21,14 +21,19 @@ pub async fn try_lock_name(db: &impl GenericClient, instance_name: &str) -> Resu
     Ok(query_one(db, SQL, &[&instance_name]).await?.get(0))
 }
 
-/// Registers a process under its name and fences whatever an earlier one of that name still writes.
+/// Registers a process under its name and fences whatever an earlier one of that name still writes: what that one has under way
+/// is waited for, and nothing more of it is committed.
 pub async fn register(db: &impl GenericClient, instance_name: &str, ttl: Duration) -> Result<Registration> {
     const SQL: &str = "
-        INSERT INTO instances (instance_name, epoch, alive_until)
-        VALUES ($1, 1, now() + make_interval(secs => $2))
-            ON CONFLICT (instance_name)
-            DO UPDATE SET epoch = instances.epoch + 1, alive_until = excluded.alive_until, duties = '{}'
-        RETURNING writer_id, epoch";
+        WITH me AS (
+            INSERT INTO instances (instance_name, epoch, alive_until)
+            VALUES ($1, 1, now() + make_interval(secs => $2))
+                ON CONFLICT (instance_name)
+                DO UPDATE SET epoch = instances.epoch + 1, alive_until = excluded.alive_until, duties = '{}'
+            RETURNING writer_id, epoch),
+        fenced AS (
+            UPDATE stream_positions p SET epoch = me.epoch FROM me WHERE p.writer_id = me.writer_id)
+        SELECT writer_id, epoch FROM me";
     let row = query_one(db, SQL, &[&instance_name, &ttl.as_secs_f64()]).await?;
     Ok(Registration { writer: WriterId(row.get(0)), epoch: row.get(1) })
 }
