@@ -66,8 +66,9 @@ impl Process {
 
     /// Waits until each part is with its heir among these processes, by the heir's own word and by what is seen here.
     async fn sees(&self, processes: &[&Process]) {
-        let mut assignment = self.share.assignment();
-        let agrees = |seen: &myelin_leases::Assignment| {
+        let assignment = self.share.assignment();
+        let agrees = || {
+            let seen = assignment.borrow();
             (0..DUTY.shards).all(|shard| {
                 let heir = DUTY.heir(shard, processes.iter().map(|process| process.name()));
                 let heir =
@@ -76,8 +77,13 @@ impl Process {
                 heir.share.held().contains(&shard) && holder == Some(heir.session.registration())
             })
         };
-        let seen = tokio::time::timeout(PATIENCE, assignment.wait_for(agrees)).await;
-        seen.expect("all parts are held, and known to be").unwrap();
+        // The heir's own word comes without a change of what is seen here.
+        let agreed = async {
+            while !agrees() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, agreed).await.expect("all parts are held, and known to be");
     }
 }
 
