@@ -129,7 +129,9 @@ async fn who_only_watches_takes_nothing_and_sees_who_does() {
 
 /// Has the process `gone` not be heard of for longer than it may be silent, and not know that yet.
 async fn silence(database: &MigratedDatabase) {
+    // The lock comes first: a heartbeat that waits for the row must not hold what the trigger waits for.
     const SILENCE: &str = "
+        LOCK TABLE instances IN SHARE ROW EXCLUSIVE MODE;
         CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN NEW.alive_until := OLD.alive_until; RETURN NEW; END $$;
         UPDATE instances SET alive_until = now() - interval '1 second' WHERE instance_name = 'gone';

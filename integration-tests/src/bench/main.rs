@@ -17,8 +17,9 @@ mod references;
 mod report;
 mod run;
 mod scenarios;
+mod table;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -49,6 +50,9 @@ struct Arguments {
     /// Tell the statements that took the most of PostgreSQL's time, on standard error.
     #[arg(long)]
     statements: bool,
+    /// Also write the figures as a table into this document.
+    #[arg(long, value_name = "DOCUMENT")]
+    table: Option<PathBuf>,
     /// Count the instructions of the hot paths, of a daemon that runs under callgrind: see dev/bench-check.
     #[arg(long, hide = true)]
     instructions: bool,
@@ -87,28 +91,33 @@ async fn main() -> anyhow::Result<ExitCode> {
         .context("measuring the references")?;
     print(&reports)?;
     let mut exit = ExitCode::SUCCESS;
+    let mut all = reports;
     for scenario in chosen {
         let topologies = match &arguments.topology {
             Some(topology) => std::slice::from_ref(topology),
             None => scenario.topologies,
         };
         for topology in topologies {
-            if let Err(error) = run(scenario, *topology, &arguments, references).await {
+            if let Err(error) = run(scenario, *topology, &arguments, references, &mut all).await {
                 eprintln!("{} ({}) failed: {error:#}", scenario.name, topology.name());
                 exit = ExitCode::FAILURE;
             }
         }
     }
+    if let Some(document) = &arguments.table {
+        table::write(document, &all)?;
+    }
 
     Ok(exit)
 }
 
-/// Runs a scenario on a homeserver and a database of its own, and prints its figures.
+/// Runs a scenario on a homeserver and a database of its own, prints its figures and adds them to `all`.
 async fn run(
     scenario: &Scenario,
     topology: Topology,
     arguments: &Arguments,
     references: References,
+    all: &mut Vec<Report>,
 ) -> anyhow::Result<()> {
     let length = Duration::from_secs(arguments.seconds);
     let mut run = Run::start(topology, length, references).await?;
@@ -118,6 +127,7 @@ async fn run(
     print(&reports)?;
     ended.context("it takes too long")??;
     let errors: usize = reports.iter().map(|report| report.errors).sum();
+    all.extend(reports);
     ensure!(errors == 0, "{errors} operations failed");
 
     Ok(())
