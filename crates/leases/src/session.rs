@@ -153,6 +153,18 @@ impl Session {
         beats.last.elapsed() < 2 * HEARTBEAT && beats.first.elapsed() >= TTL
     }
 
+    /// Ends once no heartbeat has reached the database for so long that others take this process for dead: because it stood still,
+    /// or is cut off. What it has is being taken over, and whoever waits for it is better served elsewhere.
+    pub async fn silent(&self) {
+        loop {
+            let last = self.0.beats.lock().last;
+            match TTL.checked_sub(last.elapsed()).filter(|left| !left.is_zero()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
+            }
+        }
+    }
+
     /// Whether the process was replaced.
     pub fn is_lost(&self) -> bool {
         *self.0.lost.borrow()
@@ -287,6 +299,7 @@ async fn beat(apart: &Database, me: Registration) -> Result<bool, StorageError> 
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use myelin_storage::DatabaseOptions;
     use myelin_testing::MigratedDatabase;
 
@@ -327,6 +340,15 @@ mod tests {
         assert!(session.is_lost());
         let leases = instances::list_leases(&database.get().await.unwrap(), "events/").await.unwrap();
         assert_eq!(leases, []);
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_heartbeats_do_not_arrive_knows_that_it_counts_as_dead() {
+        let database = MigratedDatabase::create().await;
+        let session = Session::register(database.clone(), "main", &[], Duration::ZERO).await.unwrap();
+        assert!(session.silent().now_or_never().is_none());
+        session.0.beats.lock().last -= TTL;
+        assert!(session.silent().now_or_never().is_some());
     }
 
     #[tokio::test]

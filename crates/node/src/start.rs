@@ -152,7 +152,7 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
         let secret = config.registration.registration_shared_secret.clone();
         let admin_api = AdminApi::new(app.accounts.clone(), config.server.server_name.as_str(), secret);
         let (mut admin, mut clients) = (myelin_admin_api::routes(admin_api).build(), clients);
-        let forwarding = Forwarding::new(session.registration(), app.rooms.clone(), horizon, peers);
+        let forwarding = Forwarding::new(session.clone(), app.rooms.clone(), horizon, peers);
         if let Some(forwarding) = forwarding.filter(|_| notices.is_some()) {
             let forwarding = Arc::new(forwarding);
             admin = admin.around(forwarding.clone());

@@ -33,6 +33,8 @@ async fn a_writer_of_rooms_does_not_reach_postgresql() {
     let cluster = Cluster::start_in(database, redis.socket(), topology).await;
     case("a writer of rooms does not reach PostgreSQL for 20 s")
         .behind_nginx()
+        // It is known to be dead after four seconds, and knows that itself.
+        .waiting_at_most(Duration::from_secs(12))
         .survives(cluster, async |cluster| {
             pull(&wire).await;
             let writer = cluster.daemon_mut("events1");

@@ -6,6 +6,9 @@ use myelin_integration_tests::{Cluster, Topology, load::Plan};
 
 use crate::{Case, REPLACED, full};
 
+/// How long a request waits at most that a process took which then stands still for 20 s: nginx gives it up after 5 s.
+const MEANWHILE: Duration = Duration::from_secs(12);
+
 fn case(name: &'static str) -> Case {
     Case::new("processes", name)
 }
@@ -70,6 +73,7 @@ async fn main_sleeps_while_it_is_replaced() {
 async fn a_writer_of_rooms_sleeps_behind_a_proxy() {
     case("SIGSTOP of a writer of rooms for 20 s, behind nginx")
         .behind_nginx()
+        .waiting_at_most(MEANWHILE)
         .survives(full().await, async |cluster| sleeps(cluster, "events1").await)
         .await;
 }
