@@ -143,7 +143,9 @@ async fn serve(role: Role, prepared: Prepared) -> Result<(), Failure> {
         queues,
     });
 
-    let mut server = Server::new(ServerOptions::default(), Draining::default());
+    let max_working = usize::try_from(config.http.max_concurrent_requests).unwrap_or(usize::MAX);
+    let options = ServerOptions { max_working, ..ServerOptions::default() };
+    let mut server = Server::new(options, Draining::default());
     server.mount(Resource::Health, health_routes(move || conditions(&readiness)));
     server.mount(Resource::Metrics, metrics_routes(telemetry.renderer()));
     let clients = app.as_ref().map(|app| myelin_client_api::routes(app.clone()).build());

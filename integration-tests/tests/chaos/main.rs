@@ -7,6 +7,7 @@
 
 mod fleet;
 mod network;
+mod overload;
 mod postgres;
 mod processes;
 mod redis;
