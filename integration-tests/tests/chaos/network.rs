@@ -63,6 +63,26 @@ async fn a_writer_of_rooms_is_not_reached_by_the_others() {
 
 #[tokio::test]
 #[ignore = "takes long; make chaos runs it"]
+async fn a_worker_does_not_reach_a_writer_of_rooms() {
+    let (database, redis) = (TestDatabase::empty().await, TestRedis::start());
+    let wire = Wire::tcp().await;
+    let reaches_at = [("worker1".to_owned(), ("events1".to_owned(), wire.port()))].into();
+    let topology = Topology { reaches_at, ..Topology::full() };
+    let cluster = Cluster::start_led(database, redis.socket(), topology, |name, port| {
+        if name == "events1" {
+            wire.lead_to(port);
+        }
+    });
+    case("one worker does not reach one writer of rooms for 20 s; all others do")
+        .survives(cluster.await, async |_| {
+            pull(&wire).await;
+            assert!(wire.carried() > 0, "nothing went that way");
+        })
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
 async fn a_worker_does_not_hear_redis() {
     let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
     let (database, redis) = (TestDatabase::empty().await, TestRedis::start());
