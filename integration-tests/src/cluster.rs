@@ -11,9 +11,10 @@ use std::{
 };
 
 use myelin_testing::{TestDatabase, TestRedis};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use self::ends::resident_bytes;
 use self::files::{Plan, is_client_facing};
 use crate::{
     Api, Options, User,
@@ -40,6 +41,8 @@ pub struct Topology {
     pub own_options: BTreeMap<String, Value>,
     /// Where other processes are told to reach a process, by name: a port that isn't its own.
     pub reached_at: BTreeMap<String, u16>,
+    /// Where single processes, by name, are told to reach another one of this name, unlike all others.
+    pub reaches_at: BTreeMap<String, (String, u16)>,
     /// What single processes find in their environment, by name.
     pub environment: BTreeMap<String, Vec<(String, OsString)>>,
     /// Where the programs of the processes are, if not beside the test.
@@ -57,6 +60,7 @@ impl Default for Topology {
             options: Options::default(),
             own_options: BTreeMap::new(),
             reached_at: BTreeMap::new(),
+            reaches_at: BTreeMap::new(),
             environment: BTreeMap::new(),
             programs: None,
         }
@@ -149,7 +153,13 @@ impl Cluster {
             fs::write(path, format!("{file:#}\n")).expect("a new folder can be written to");
         };
         let mut config_paths = vec![folder.join("homeserver.yaml")];
-        let own = self.topology.own_options.get(&plan.name).cloned();
+        let mut own = self.topology.own_options.get(&plan.name).cloned();
+        if let Some((other, port)) = self.topology.reaches_at.get(&plan.name) {
+            // A worker's own map stands instead of the one that all share.
+            let mut instances = self.shared_file()["instance_map"].take();
+            instances[other]["port"] = (*port).into();
+            own.get_or_insert_with(|| json!({}))["instance_map"] = instances;
+        }
         if let Some(mut file) = plan.worker_file(folder) {
             if let (Some(file), Some(Value::Object(own))) = (file.as_object_mut(), own) {
                 file.extend(own);
@@ -175,11 +185,15 @@ impl Cluster {
         self.plans.push(plan);
     }
 
+    fn shared_file(&self) -> Value {
+        let text = fs::read_to_string(self.folder.path().join("homeserver.yaml"));
+        serde_json::from_str(&text.expect("the file was written")).expect("it was written as JSON")
+    }
+
     /// Changes the file that all processes share. Those that run don't notice before they are restarted.
     fn change_shared_file(&self, change: impl FnOnce(&mut Value)) {
         let path = self.folder.path().join("homeserver.yaml");
-        let text = fs::read_to_string(&path).expect("the file was written");
-        let mut shared: Value = serde_json::from_str(&text).expect("it was written as JSON");
+        let mut shared = self.shared_file();
         change(&mut shared);
         fs::write(&path, format!("{shared:#}\n")).expect("the file can be written to");
     }

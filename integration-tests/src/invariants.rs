@@ -5,6 +5,7 @@
 //!   however often the request is repeated (`messages`).
 //! - A message to a device arrives at least once (`to_device`).
 //! - Who shares a room with somebody is told when their devices change (`device_lists`).
+//! - Who should know of a receipt or of account data ends up with the last that was acknowledged (`latest`).
 //! - Unread counts end equal to a recount of the timeline after the last receipt (`unread`).
 //! - The current state of a room equals a replay of its state events (`state`).
 //! - In the end every process is ready, has caught up with every stream and has not grown (`processes`).
@@ -12,6 +13,7 @@
 //! The driver of a test writes down a [`History`]; [`History::violations`] is the verdict.
 
 mod device_lists;
+mod latest;
 mod messages;
 mod processes;
 mod state;
@@ -32,6 +34,7 @@ pub struct History {
     messages: messages::Messages,
     to_device: to_device::ToDevice,
     device_lists: device_lists::DeviceLists,
+    latest: latest::Latest,
     unread: unread::Unread,
     state: state::States,
     processes: Vec<ProcessEnd>,
@@ -85,6 +88,12 @@ impl History {
         self.device_lists.note(user, observers, told);
     }
 
+    /// Notes what was acknowledged last of something that is written again and again, and what somebody who should know of it was
+    /// told of it last.
+    pub fn latest(&mut self, key: &str, written: &str, observer: &str, told: Option<&str>) {
+        self.latest.note(key, written, observer, told);
+    }
+
     /// Notes the last receipt of a member that was answered 200. The member posts none that lies before an earlier one.
     pub fn read_up_to(&mut self, room_id: &str, member: &str, event_id: &str) {
         self.unread.read_up_to(room_id, member, event_id);
@@ -130,6 +139,7 @@ impl History {
         let mut violations = self.messages.violations();
         violations.extend(self.to_device.violations());
         violations.extend(self.device_lists.violations());
+        violations.extend(self.latest.violations());
         violations.extend(self.unread.violations(&self.messages));
         violations.extend(self.state.violations());
         violations.extend(self.processes.iter().flat_map(ProcessEnd::violations));

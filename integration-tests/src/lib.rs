@@ -34,7 +34,7 @@ mod user;
 pub mod wire;
 
 pub use api::{Answer, Api, PATIENCE};
-pub use cluster::{Cluster, Topology};
+pub use cluster::{Cluster, Topology, resident_bytes};
 pub use daemon::{Daemon, program};
 pub use server::{BCRYPT_ROUNDS, Options, Said, Server};
 pub use sync::{Sync, Syncer};

@@ -179,10 +179,17 @@ impl Load {
             room_id: room.id.clone(),
             // The one after them: somebody who sends too, or only reads.
             neighbor: self.users[room.members[(place + 1) % room.members.len()]].clone(),
+            others: self.others(room, place),
             contacts: self.contacts(room.members[place]),
         };
 
         self.rooms.iter().flat_map(move |room| (0..self.plan.senders).map(move |place| speaker(room, place)))
+    }
+
+    /// The members of a room beside one.
+    fn others(&self, room: &Room, place: usize) -> Vec<String> {
+        let others = room.members.iter().enumerate().filter(|(other, _)| *other != place);
+        others.map(|(_, user)| self.users[*user].id.clone()).collect()
     }
 
     /// Those who share a room with a user.

@@ -6,7 +6,10 @@ mod resp;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,7 @@ pub struct Wire {
     state: watch::Sender<State>,
     target: watch::Sender<Option<u16>>,
     port: Option<u16>,
+    carried: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
 
@@ -51,8 +55,11 @@ impl Wire {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port was free a moment ago");
         let (state, target) = (watch::Sender::new(State::Open), watch::Sender::new(None::<u16>));
         let (states, targets) = (state.clone(), target.clone());
+        let carried = Arc::new(AtomicUsize::new(0));
+        let connections = carried.clone();
         let listening = tokio::spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
                 let (states, mut targets) = (states.subscribe(), targets.subscribe());
                 tokio::spawn(async move {
                     let target = *targets.wait_for(Option::is_some).await.ok()?;
@@ -62,7 +69,7 @@ impl Wire {
                 });
             }
         });
-        Self { state, target, port: Some(port), listening }
+        Self { state, target, port: Some(port), carried, listening }
     }
 
     /// A wire from a unix socket to another.
@@ -74,8 +81,11 @@ impl Wire {
         let listener = UnixListener::bind(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
         let (state, target) = (watch::Sender::new(State::Open), watch::Sender::new(None));
         let (states, to) = (state.clone(), Arc::new(to));
+        let carried = Arc::new(AtomicUsize::new(0));
+        let connections = carried.clone();
         let listening = tokio::spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
                 let (states, to) = (states.subscribe(), Arc::clone(&to));
                 tokio::spawn(async move {
                     let to = UnixStream::connect(&*to).await.ok()?;
@@ -84,7 +94,7 @@ impl Wire {
                 });
             }
         });
-        Self { state, target, port: None, listening }
+        Self { state, target, port: None, carried, listening }
     }
 
     /// The port to connect to.
@@ -94,6 +104,11 @@ impl Wire {
     /// If it is a wire between unix sockets.
     pub fn port(&self) -> u16 {
         self.port.expect("the wire is of TCP")
+    }
+
+    /// How many connections were made through it so far.
+    pub fn carried(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Says which port it leads to.

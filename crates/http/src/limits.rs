@@ -50,7 +50,10 @@ impl InFlight {
             }
             Err(_) => {
                 metrics::counter!("myelin_http_requests_refused_total", "kind" => kind).increment(1);
-                Err(ApiError::unavailable("The server is overloaded", Duration::from_secs(2)))
+                let pause = Duration::from_secs(2);
+                let error = ApiError::unavailable("The server is overloaded", pause);
+                // Not every client reads the header.
+                Err(error.with_field("retry_after_ms", u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
             }
         }
     }

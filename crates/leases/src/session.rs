@@ -177,6 +177,18 @@ impl Session {
         self.0.registry.changes()
     }
 
+    /// Ends once no heartbeat has reached the database for so long that others take this process for dead: because it stood still,
+    /// or is cut off. What it has is being taken over, and whoever waits for it is better served elsewhere.
+    pub async fn silent(&self) {
+        loop {
+            let last = self.0.beats.lock().last;
+            match TTL.checked_sub(last.elapsed()).filter(|left| !left.is_zero()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
+            }
+        }
+    }
+
     /// Whether the process was replaced.
     pub fn is_lost(&self) -> bool {
         *self.0.lost.borrow()
@@ -325,6 +337,7 @@ async fn pulse(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use myelin_storage::DatabaseOptions;
     use myelin_testing::MigratedDatabase;
 
@@ -373,6 +386,15 @@ mod tests {
         let fleet =
             instances::survey(&client, session.registration(), None, None).await.unwrap().news.unwrap();
         assert_eq!(fleet.leases, []);
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_heartbeats_do_not_arrive_knows_that_it_counts_as_dead() {
+        let database = MigratedDatabase::create().await;
+        let session = Session::register(database.clone(), "main", &[], Duration::ZERO).await.unwrap();
+        assert!(session.silent().now_or_never().is_none());
+        session.0.beats.lock().last -= TTL;
+        assert!(session.silent().now_or_never().is_some());
     }
 
     #[tokio::test]

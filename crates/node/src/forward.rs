@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use myelin_config::Address;
 use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead};
-use myelin_leases::{Assignment, Living, Registration, weigh};
+use myelin_leases::{Assignment, Living, Registration, Session, weigh};
 use myelin_replication::Horizon;
 use myelin_rooms::{Rooms, shard_of};
 use myelin_routing::{Api, Role};
@@ -31,6 +31,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 
 /// Stands around all handlers of a process that is not alone.
 pub(crate) struct Forwarding {
+    session: Session,
     me: Registration,
     rooms: Rooms,
     horizon: Horizon,
@@ -75,12 +76,13 @@ enum Place {
 }
 
 impl Forwarding {
-    pub fn new(me: Registration, rooms: Rooms, horizon: Horizon, peers: Peers) -> Option<Self> {
+    pub fn new(session: Session, rooms: Rooms, horizon: Horizon, peers: Peers) -> Option<Self> {
         let assignment = rooms.writers()?;
+        let me = session.registration();
         let hasher = RandomState::new();
         let repeatable = myelin_routing::operations().iter().filter(|operation| operation.may_repeat());
         let repeatable = repeatable.map(|operation| operation.name.as_str()).collect();
-        Some(Self { me, rooms, horizon, peers, assignment, wishes: wishes(), repeatable, hasher })
+        Some(Self { session, me, rooms, horizon, peers, assignment, wishes: wishes(), repeatable, hasher })
     }
 
     fn target(&self, head: &RequestHead, next: &Next) -> Target {
@@ -162,19 +164,15 @@ impl Forwarding {
             let advice: Option<Address> = named.take();
             let is_advised = advice.is_some();
             match advice.map_or_else(|| self.place(target), Place::There) {
-                Place::Here => {
-                    // Whoever was answered by another process finds here what that one wrote.
-                    self.horizon.reach().await;
-                    match next.run(head.clone()).await {
-                        Err(error) => match error.is_elsewhere() {
-                            Some(Some(shard)) => target = Target::Shard(shard),
-                            Some(None) if target == Target::Any => target = Target::AnyShard,
-                            Some(None) => {}
-                            None => return Err(error),
-                        },
-                        Ok(answer) => return Ok(answer),
-                    }
-                }
+                Place::Here => match self.serve_here(target, &head, &next).await {
+                    Err(error) => match error.is_elsewhere() {
+                        Some(Some(shard)) => target = Target::Shard(shard),
+                        Some(None) if target == Target::Any => target = Target::AnyShard,
+                        Some(None) => {}
+                        None => return Err(error),
+                    },
+                    Ok(answer) => return Ok(answer),
+                },
                 Place::There(address) => match self.pass_on(&address, &head, target).await {
                     Some(Passed::Answered(answered)) => return Ok(to_response(answered)),
                     Some(Passed::Elsewhere(holder)) => {
@@ -211,6 +209,31 @@ impl Forwarding {
             pause = (pause * 2).min(PAUSE.1);
         }
         Err(ApiError::unavailable("No process can serve this at the moment", Duration::from_secs(1)))
+    }
+
+    /// Has the handler answer; not what needs rooms of this process once others take it for dead, and have these or soon will.
+    async fn serve_here(
+        &self,
+        target: Target,
+        head: &RequestHead,
+        next: &Next,
+    ) -> Result<RawResponse, ApiError> {
+        let served = async {
+            // Whoever was answered by another process finds here what that one wrote.
+            self.horizon.reach().await;
+            next.run(head.clone()).await
+        };
+        if !matches!(target, Target::Shard(_) | Target::AnyShard) {
+            return served.await;
+        }
+        tokio::select! {
+            biased;
+            answer = served => answer,
+            () = self.session.silent() => {
+                let message = "This process does not reach its database; the request may or may not have been served";
+                Err(ApiError::unavailable(message, Duration::from_secs(1)))
+            }
+        }
     }
 
     /// Passes a request on; `None` if the process lost its part meanwhile, or was not heard of any more, and the request may be

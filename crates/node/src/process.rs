@@ -106,7 +106,9 @@ impl Process {
 
     /// What the process serves, wherever it listens. Without services, that is how it is.
     pub fn server(&self, app: Option<&App>, duties: &Duties) -> Server {
-        let mut server = Server::new(ServerOptions::default(), Draining::default());
+        let max_working = usize::try_from(self.config.http.max_concurrent_requests).unwrap_or(usize::MAX);
+        let options = ServerOptions { max_working, ..ServerOptions::default() };
+        let mut server = Server::new(options, Draining::default());
         let readiness = self.readiness.clone();
         server.mount(Resource::Health, health_routes(move || conditions(&readiness)));
         server.mount(Resource::Metrics, metrics_routes(self.telemetry.renderer()));
@@ -133,8 +135,7 @@ impl Process {
     /// A process that is alone passes nothing on.
     fn forwarding(&self, app: &App) -> Option<Forwarding> {
         self.notices.as_ref()?;
-        let me = self.session.registration();
-        Forwarding::new(me, app.rooms.clone(), self.horizon.clone(), self.peers.clone())
+        Forwarding::new(self.session.clone(), app.rooms.clone(), self.horizon.clone(), self.peers.clone())
     }
 
     fn reporter(&self, app: Option<&App>, duties: &Duties) -> Reporter {

@@ -63,6 +63,8 @@ pub struct Group {
     pub backups: Vec<String>,
     /// Its requests may wait for minutes.
     pub waits: bool,
+    /// Its requests change rooms; one that is a `PUT` may be sent again.
+    pub changes_rooms: bool,
     /// Its requests may be as large as an upload.
     pub uploads: bool,
     /// Which requests it takes.
@@ -112,6 +114,7 @@ impl Plan {
                     servers,
                     backups,
                     waits: operation.pool == Pool::Sync,
+                    changes_rooms: operation.role == Role::EventsWriter,
                     uploads: operation.pool == Pool::Media,
                     rules: Vec::new(),
                 };
@@ -132,6 +135,7 @@ impl Plan {
                 shards: Vec::new(),
                 backups,
                 waits,
+                changes_rooms: false,
                 uploads: false,
                 rules: Vec::new(),
             }

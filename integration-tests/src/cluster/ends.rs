@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use reqwest::Method;
-use serde_json::Value;
 use tokio::time::{Instant, interval};
 
 use super::{Cluster, Plan, files::SECRET};
@@ -46,13 +45,13 @@ async fn end(plan: &Plan) -> ProcessEnd {
         name: plan.name.clone(),
         ready: status["ready"] == true,
         lags,
-        memory_bytes: memory(&status["pid"]),
+        memory_bytes: status["pid"].as_u64().map_or(0, resident_bytes),
         memory_bound: MEMORY_BOUND,
     }
 }
 
 /// The resident memory of a process; none if it is gone.
-fn memory(process: &Value) -> u64 {
+pub fn resident_bytes(process: u64) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = resident.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

@@ -61,11 +61,36 @@ fn messages(timelines: &Timelines, room_id: &str) -> usize {
     messages.collect::<HashSet<_>>().len()
 }
 
+/// What a receipt is called, of which the last one counts.
+pub(super) fn receipt_of(user: &str, room_id: &str) -> String {
+    format!("the receipt of {user} in {room_id}")
+}
+
+/// What account data of a room is called, of which the last counts.
+pub(super) fn account_data_of(user: &str, room_id: &str) -> String {
+    format!("the account data of {user} in {room_id}")
+}
+
 /// Notes what is not in a timeline.
 fn take_in(user: &User, sync: &Sync, progress: &Progress) {
     for message in sync.0["to_device"]["events"].as_array().into_iter().flatten() {
         if let Some(body) = message["content"]["body"].as_str() {
             progress.arrived(&user.device_id, body);
+        }
+    }
+    for (room_id, room) in sync.0["rooms"]["join"].as_object().into_iter().flatten() {
+        for event in room["ephemeral"]["events"].as_array().into_iter().flatten() {
+            for (event_id, receipts) in event["content"].as_object().into_iter().flatten() {
+                for reader in receipts["m.read"].as_object().into_iter().flat_map(|readers| readers.keys()) {
+                    progress.told_latest(&user.id, receipt_of(reader, room_id), event_id);
+                }
+            }
+        }
+        for event in room["account_data"]["events"].as_array().into_iter().flatten() {
+            if event["type"] == "org.myelin.test" {
+                let value = event["content"]["n"].to_string();
+                progress.told_latest(&user.id, account_data_of(&user.id, room_id), &value);
+            }
         }
     }
     for changed in sync.0["device_lists"]["changed"].as_array().into_iter().flatten() {

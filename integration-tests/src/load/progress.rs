@@ -42,6 +42,10 @@ struct Facts {
     changes: HashMap<String, Vec<String>>,
     /// Who was told of whom.
     told: HashSet<(String, String)>,
+    /// By what is written again and again, what was acknowledged last, and who should know of it.
+    written: HashMap<String, (String, Vec<String>)>,
+    /// By observer and that, what they were told last.
+    told_last: HashMap<(String, String), String>,
 }
 
 impl Progress {
@@ -140,6 +144,16 @@ impl Progress {
         }
     }
 
+    /// Something that is written again and again was acknowledged; `observers` should know of it.
+    pub(super) fn wrote(&self, key: String, value: &str, observers: &[String]) {
+        self.facts().written.insert(key, (value.to_owned(), observers.to_vec()));
+    }
+
+    /// An observer was told what that is now.
+    pub(super) fn told_latest(&self, observer: &str, key: String, value: &str) {
+        self.facts().told_last.insert((observer.to_owned(), key), value.to_owned());
+    }
+
     /// Whether a device has seen as many messages as were sent, and has everything else that it should have.
     pub(super) fn has_all(&self, user: &str, device: &str, seen: &HashMap<&str, usize>) -> bool {
         let mut facts = self.facts();
@@ -154,6 +168,10 @@ impl Progress {
             && facts.changes.iter().all(|(changed, observers)| {
                 !observers.iter().any(|observer| observer == user)
                     || facts.told.contains(&(user.to_owned(), changed.clone()))
+            })
+            && facts.written.iter().all(|(key, (value, observers))| {
+                !observers.iter().any(|observer| observer == user)
+                    || facts.told_last.get(&(user.to_owned(), key.clone())) == Some(value)
             });
         if has_all {
             facts.all_was_seen = Some(Instant::now());
@@ -173,6 +191,12 @@ impl Progress {
             let told: Vec<_> =
                 facts.told.iter().filter(|(_, of)| of == user).map(|(observer, _)| &**observer).collect();
             history.devices_changed(user, &observers, &told);
+        }
+        for (key, (value, observers)) in &facts.written {
+            for observer in observers {
+                let told = facts.told_last.get(&(observer.clone(), key.clone()));
+                history.latest(key, value, observer, told.map(String::as_str));
+            }
         }
         history.failures = facts.failures;
         let seen_after = facts.all_was_seen.zip(facts.all_was_said).map(|(seen, said)| seen - said);

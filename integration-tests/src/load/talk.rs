@@ -6,7 +6,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{LIMIT, PAUSE_BEFORE_RETRY, Plan, progress::Progress};
+use super::{
+    LIMIT, PAUSE_BEFORE_RETRY, Plan,
+    collect::{account_data_of, receipt_of},
+    progress::Progress,
+};
 use crate::{Answer, User, invariants::Acknowledged, path_segment};
 
 /// A member who sends.
@@ -16,6 +20,8 @@ pub(super) struct Speaker {
     pub(super) room_id: String,
     /// Another member.
     pub(super) neighbor: User,
+    /// The users in the room beside this one.
+    pub(super) others: Vec<String>,
     /// The users who share any room with this one.
     pub(super) contacts: Vec<String>,
 }
@@ -40,7 +46,10 @@ impl Speaker {
             progress.acknowledged(&self.room_id, asked.elapsed());
             if self.plan.extras_every > 0 && n % self.plan.extras_every == 0 {
                 match n / self.plan.extras_every % 3 {
-                    0 => self.write_to_device(n, &progress).await,
+                    0 => {
+                        self.write_to_device(n, &progress).await;
+                        self.note(n, &progress).await;
+                    }
                     1 => {
                         self.read(&event_id, &progress).await;
                         spoken.read_up_to = Some(event_id);
@@ -93,6 +102,17 @@ impl Speaker {
         let path = format!("/_matrix/client/v3/rooms/{room}/receipt/m.read/{event}");
         let body = json!({});
         until_acknowledged(progress, || self.user.try_request(Method::POST, &path, Some(&body))).await;
+        progress.wrote(receipt_of(&self.user.id, &self.room_id), event_id, &self.others);
+    }
+
+    /// Notes something for their own devices.
+    async fn note(&self, n: usize, progress: &Progress) {
+        let (room, user) = (path_segment(&self.room_id), path_segment(&self.user.id));
+        let path = format!("/_matrix/client/v3/user/{user}/rooms/{room}/account_data/org.myelin.test");
+        let body = json!({ "n": n });
+        until_acknowledged(progress, || self.user.try_request(Method::PUT, &path, Some(&body))).await;
+        let key = account_data_of(&self.user.id, &self.room_id);
+        progress.wrote(key, &n.to_string(), std::slice::from_ref(&self.user.id));
     }
 
     /// Half of the time what only they change, otherwise what others change, too.

@@ -7,9 +7,12 @@
 
 mod fleet;
 mod network;
+mod overload;
 mod postgres;
 mod processes;
 mod redis;
+
+use std::time::Duration;
 
 use myelin_integration_tests::{
     Api, Cluster, Topology,
@@ -30,12 +33,20 @@ struct Case {
     plan: Plan,
     has_proxy: bool,
     fails_no_request: bool,
+    waits_at_most: Option<Duration>,
 }
 
 impl Case {
     /// A case without a proxy: each request of each client goes to another process than the one before.
     fn new(family: &'static str, name: &'static str) -> Self {
-        Self { family, name, plan: Plan::steady(), has_proxy: false, fails_no_request: false }
+        Self {
+            family,
+            name,
+            plan: Plan::steady(),
+            has_proxy: false,
+            fails_no_request: false,
+            waits_at_most: None,
+        }
     }
 
     /// Clients reach the cluster through nginx.
@@ -46,6 +57,11 @@ impl Case {
     /// Says so much.
     fn saying(self, plan: Plan) -> Self {
         Self { plan, ..self }
+    }
+
+    /// Nobody may wait longer for an acknowledgment.
+    fn waiting_at_most(self, longest: Duration) -> Self {
+        Self { waits_at_most: Some(longest), ..self }
     }
 
     /// No request may fail, not even one that is repeated with success.
@@ -69,6 +85,10 @@ impl Case {
         Row::new(self.family, self.name, &history).record();
         assert!(history.acknowledged() >= self.plan.total());
         history.assert_holds();
+        if let Some(longest) = self.waits_at_most {
+            let waited = history.figures().longest_wait;
+            assert!(waited <= longest, "somebody waited {waited:?}");
+        }
         if self.fails_no_request {
             history.assert_no_request_failed();
         }

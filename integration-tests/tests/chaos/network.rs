@@ -33,6 +33,8 @@ async fn a_writer_of_rooms_does_not_reach_postgresql() {
     let cluster = Cluster::start_in(database, redis.socket(), topology).await;
     case("a writer of rooms does not reach PostgreSQL for 20 s")
         .behind_nginx()
+        // It is known to be dead after four seconds, and knows that itself.
+        .waiting_at_most(Duration::from_secs(12))
         .survives(cluster, async |cluster| {
             pull(&wire).await;
             let writer = cluster.daemon_mut("events1");
@@ -56,6 +58,26 @@ async fn a_writer_of_rooms_is_not_reached_by_the_others() {
     });
     case("a writer of rooms is not reached by other processes for 20 s")
         .survives(cluster.await, async |_| pull(&wire).await)
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn a_worker_does_not_reach_a_writer_of_rooms() {
+    let (database, redis) = (TestDatabase::empty().await, TestRedis::start());
+    let wire = Wire::tcp().await;
+    let reaches_at = [("worker1".to_owned(), ("events1".to_owned(), wire.port()))].into();
+    let topology = Topology { reaches_at, ..Topology::full() };
+    let cluster = Cluster::start_led(database, redis.socket(), topology, |name, port| {
+        if name == "events1" {
+            wire.lead_to(port);
+        }
+    });
+    case("one worker does not reach one writer of rooms for 20 s; all others do")
+        .survives(cluster.await, async |_| {
+            pull(&wire).await;
+            assert!(wire.carried() > 0, "nothing went that way");
+        })
         .await;
 }
 

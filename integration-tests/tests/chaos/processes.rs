@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use myelin_integration_tests::{Cluster, Topology, load::Plan};
+use myelin_integration_tests::{Cluster, Daemon, Topology, load::Plan, resident_bytes};
 
 use crate::{Case, REPLACED, full};
+
+/// How long a request waits at most that a process took which then stands still for 20 s: nginx gives it up after 5 s.
+const MEANWHILE: Duration = Duration::from_secs(12);
 
 fn case(name: &'static str) -> Case {
     Case::new("processes", name)
@@ -70,6 +73,7 @@ async fn main_sleeps_while_it_is_replaced() {
 async fn a_writer_of_rooms_sleeps_behind_a_proxy() {
     case("SIGSTOP of a writer of rooms for 20 s, behind nginx")
         .behind_nginx()
+        .waiting_at_most(MEANWHILE)
         .survives(full().await, async |cluster| sleeps(cluster, "events1").await)
         .await;
 }
@@ -83,6 +87,38 @@ async fn sleeps(cluster: &mut Cluster, name: &str) {
     let status = daemon.ended().await;
     assert_eq!(status.code(), Some(REPLACED), "{status}");
     daemon.start_again().await;
+}
+
+/// By how much a process may grow in the second half of a minute in which nothing changes.
+const GROWTH_BYTES: u64 = 8 << 20;
+
+#[tokio::test]
+#[ignore = "takes long; make chaos runs it"]
+async fn nothing_happens_for_a_minute_and_no_process_grows() {
+    const HALF: Duration = Duration::from_secs(30);
+    let memory = |cluster: &Cluster| -> Vec<(String, u64)> {
+        let resident = |daemon: &Daemon| resident_bytes(daemon.process_id().unwrap_or_default().into());
+        cluster.daemons().iter().map(|daemon| (daemon.name().to_owned(), resident(daemon))).collect()
+    };
+    case("nothing for a minute, to see memory")
+        .survives(full().await, async |cluster| {
+            tokio::time::sleep(HALF).await;
+            let half = memory(cluster);
+            tokio::time::sleep(HALF).await;
+            for ((name, before), (_, after)) in half.into_iter().zip(memory(cluster)) {
+                #[expect(clippy::print_stderr, reason = "the figures are of interest to who runs this")]
+                {
+                    eprintln!(
+                        "{name}: {} KiB after half a minute, {} KiB after a whole",
+                        before >> 10,
+                        after >> 10
+                    );
+                }
+                assert!(before > 0, "{name} is gone");
+                assert!(after < before + GROWTH_BYTES, "{name} grew from {before} to {after} bytes");
+            }
+        })
+        .await;
 }
 
 #[tokio::test]

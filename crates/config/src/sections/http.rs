@@ -16,6 +16,9 @@ section! {
         tls_certificate_path: Option<PathBuf> = null,
         /// The private key (PEM) of the certificate. Read again at SIGHUP.
         tls_private_key_path: Option<PathBuf> = null,
+        /// Requests that a process works on at once. More are refused at once, with 503 and the time to wait, so that those which are
+        /// accepted are answered soon whatever comes; a reverse proxy tries another process. Long polls that wait don't count.
+        max_concurrent_requests: u32 = 2000,
     }
 }
 

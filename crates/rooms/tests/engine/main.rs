@@ -1,6 +1,7 @@
 //! The room engine on a real database.
 
 mod create;
+mod crowds;
 mod handover;
 mod memberships;
 mod orders;

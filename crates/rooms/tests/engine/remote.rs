@@ -26,6 +26,11 @@ pub const ROB: &str = "@rob:two.test";
 pub const RITA: &str = "@rita:two.test";
 pub const RON: &str = "@ron:three.test";
 
+/// One of the crowd.
+pub fn member(number: usize) -> String {
+    format!("@member{number}:two.test")
+}
+
 pub type State = StateMap<OwnedEventId>;
 
 /// A room of @rob:two.test, which [`ALICE`] has joined through that server.
@@ -43,12 +48,18 @@ pub struct RemoteRoom {
     pub key: ServerSigningKey,
     /// What its server does not give away.
     pub withheld: Mutex<HashSet<OwnedEventId>>,
+    alices_join: usize,
     clock: u64,
 }
 
 impl RemoteRoom {
     /// `seed` makes it another room than others of the same version.
     pub fn new(version: RoomVersionId, seed: u64) -> Self {
+        Self::with_crowd(version, seed, 0)
+    }
+
+    /// A room in which so many others are when Alice joins: `@member0:two.test` and so on.
+    pub fn with_crowd(version: RoomVersionId, seed: u64, members: usize) -> Self {
         let rules = rules(&version).unwrap();
         let mut room = Self {
             room_id: (!rules.authorization.room_create_event_id_as_room_id)
@@ -62,6 +73,7 @@ impl RemoteRoom {
             order: Vec::new(),
             key: ServerSigningKey::from_seed("test", [1; 32]).unwrap(),
             withheld: Mutex::default(),
+            alices_join: 4 + members,
             clock: 1_600_000_000_000 + seed * 1_000_000,
         };
         let mut create = json!({ "room_version": version });
@@ -78,6 +90,7 @@ impl RemoteRoom {
         let levels = json!({ "users": users, "events": { "m.room.topic": 0 }, "invite": 0 });
         room.next_state(ROB, "m.room.power_levels", "", levels);
         room.next_state(ROB, "m.room.join_rules", "", json!({ "join_rule": "public" }));
+        room.crowd(members);
         room.next_state(ALICE, "m.room.member", ALICE, json!({ "membership": "join" }));
         room
     }
@@ -108,9 +121,23 @@ impl RemoteRoom {
         check_against_state(pdu, held).is_ok()
     }
 
-    /// Makes an event behind some others, whether or not it is allowed there.
-    pub fn add(&mut self, prev_events: &[OwnedEventId], template: EventTemplate) -> OwnedEventId {
-        let before = self.resolve(prev_events);
+    /// Has members join one after the other. The state between two of them is not kept: there would be too much.
+    fn crowd(&mut self, members: usize) {
+        let last = self.last();
+        let mut state = self.after[&last].clone();
+        for member in (0..members).map(member) {
+            let content = raw(&json!({ "membership": "join" }));
+            let template = EventTemplate::state(user(&member), "m.room.member".into(), &member, content);
+            let pdu = self.build(&[self.last()], template, &state);
+            let key = pdu.state_map_key().expect("it is a state event");
+            state.insert(key, pdu.event_id().clone());
+            self.order.push(pdu.event_id().clone());
+            self.events.insert(pdu.event_id().clone(), pdu);
+        }
+        self.after.insert(self.last(), state);
+    }
+
+    fn build(&mut self, prev_events: &[OwnedEventId], template: EventTemplate, before: &State) -> Arc<Pdu> {
         let held = |event_type: &StateEventType, key: &str| {
             self.events.get(before.get(&(event_type.clone(), key.to_owned()))?).cloned()
         };
@@ -131,11 +158,17 @@ impl RemoteRoom {
             key: &self.key,
         };
         let pdu = build(template, &context).unwrap();
-        let is_rejected = check_auth_events(&pdu, self.fetch()).is_err() || !self.is_allowed(&pdu, &before);
-        let pdu = Arc::new(pdu.with_rejected(is_rejected));
+        let is_rejected = check_auth_events(&pdu, self.fetch()).is_err() || !self.is_allowed(&pdu, before);
+        Arc::new(pdu.with_rejected(is_rejected))
+    }
+
+    /// Makes an event behind some others, whether or not it is allowed there.
+    pub fn add(&mut self, prev_events: &[OwnedEventId], template: EventTemplate) -> OwnedEventId {
+        let before = self.resolve(prev_events);
+        let pdu = self.build(prev_events, template, &before);
         let event_id = pdu.event_id().clone();
         let mut after = before.clone();
-        if is_rejected {
+        if pdu.is_rejected() {
             self.rejected.insert(event_id.clone());
         } else if let Some(key) = pdu.state_map_key() {
             after.insert(key, event_id.clone());
@@ -178,7 +211,7 @@ impl RemoteRoom {
 
     /// What `send_join` answers to Alice's join.
     pub fn join_answer(&self) -> JoinAnswer {
-        let join = &self.order[4];
+        let join = &self.order[self.alices_join];
         let state: Vec<OwnedEventId> = self.before[join].values().cloned().collect();
         let chain = auth_chain(state.iter().cloned(), self.fetch());
         JoinAnswer {

@@ -64,6 +64,14 @@ fn backend(group: &Group, text: &mut String) -> std::fmt::Result {
     } else if group.uploads {
         writeln!(text, "    timeout server 300s")?;
     }
+    if group.changes_rooms {
+        writeln!(
+            text,
+            "    # What a process took which then stands still is sent again, where that is safe."
+        )?;
+        writeln!(text, "    http-request set-timeout server 5s if METH_PUT")?;
+        writeln!(text, "    retry-on conn-failure empty-response response-timeout 503")?;
+    }
     let servers = group.servers.iter().map(|server| (server, ""));
     let backups = group.backups.iter().map(|server| (server, " backup"));
     for (index, (server, backup)) in servers.chain(backups).enumerate() {

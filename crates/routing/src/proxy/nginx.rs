@@ -81,6 +81,9 @@ fn server(plan: &Plan, text: &mut String) -> std::fmt::Result {
     writeln!(text, "    server_name {};", front.server_name.as_deref().unwrap_or("_"))?;
     text.push_str(PROXY);
     let has = |wanted: fn(&Group) -> bool| plan.groups.iter().any(wanted);
+    if plan.otherwise.servers.len() + plan.otherwise.backups.len() > 1 {
+        text.push_str(CHANGING);
+    }
     if has(|group| group.waits) {
         text.push_str(WAITING);
     }
@@ -141,6 +144,19 @@ const PROXY: &str = r#"
     proxy_next_upstream error timeout http_502 http_503;
     proxy_next_upstream_timeout 30s;
 
+"#;
+
+const CHANGING: &str = r#"    # Events are sent under a transaction id, so those that a process took which then stands still are sent again, to one that
+    # knows by then who writes the room instead.
+    location ~ ^/_matrix/client/[^/]+/rooms/[^/]+/(?:send|state|redact)/ {
+        proxy_read_timeout 5s;
+        proxy_next_upstream error http_502 http_503;
+        error_page 504 = @myelin_again;
+        proxy_pass http://$myelin_upstream;
+    }
+    location @myelin_again {
+        proxy_pass http://otherwise;
+    }
 "#;
 
 const WAITING: &str = r#"    # A long poll waits as long as the client says, which the server cuts off at ten minutes.
