@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
@@ -52,7 +53,12 @@ sentinel failover-timeout {name} 3000
 ",
             folder.path().display()
         );
+        // The Sentinel asks the master for its replicas once in ten seconds: one that comes later, or whose master is killed before,
+        // is not known to it and never takes over.
+        let authenticate = format!("AUTH \"{password}\"\r\nINFO replication\r\n");
+        until_told(replica_port, &authenticate, "master_link_status:up");
         let sentinel = start(folder.path(), port, &sentinel, &["--sentinel"]);
+        until_told(port, &format!("SENTINEL replicas {name}\r\n"), &replica_port.to_string());
         Self { master, others: vec![replica, sentinel], port, _folder: folder }
     }
 
@@ -77,6 +83,29 @@ impl Drop for TestSentinel {
             let _ = process.wait();
         }
     }
+}
+
+/// Asks a server until its answer holds what is wanted.
+fn until_told(port: u16, commands: &str, wanted: &str) {
+    let latest = Instant::now() + 3 * PATIENCE;
+    loop {
+        let answer = ask(port, commands).unwrap_or_default();
+        if answer.contains(wanted) {
+            return;
+        }
+        assert!(Instant::now() < latest, "{port} does not tell {wanted}, but {answer}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn ask(port: u16, commands: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.write_all(commands.as_bytes())?;
+    connection.write_all(b"QUIT\r\n")?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn server(folder: &Path, port: u16, more: &str) -> Child {
