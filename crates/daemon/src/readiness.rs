@@ -6,35 +6,48 @@ use std::sync::{
 };
 
 /// The conditions that must all hold before a process counts as ready. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<parking_lot::RwLock<Vec<Condition>>>);
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<parking_lot::RwLock<Vec<Named>>>);
 
 /// One condition; starts unmet. Clones are the same condition.
 #[derive(Clone, Debug)]
-pub struct Condition {
+pub struct Condition(Arc<AtomicBool>);
+
+struct Named {
     name: &'static str,
-    met: Arc<AtomicBool>,
+    holds: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.conditions()).finish()
+    }
 }
 
 impl Condition {
     /// Says whether it holds now.
     pub fn set(&self, met: bool) {
-        self.met.store(met, Ordering::Release);
+        self.0.store(met, Ordering::Release);
     }
 }
 
 impl Readiness {
     /// Adds a condition under the name by which operators see it.
     pub fn condition(&self, name: &'static str) -> Condition {
-        let condition = Condition { name, met: Arc::default() };
-        self.0.write().push(condition.clone());
+        let condition = Condition(Arc::default());
+        let met = condition.clone();
+        self.depend_on(name, move || met.0.load(Ordering::Acquire));
         condition
+    }
+
+    /// Adds a condition that holds whenever `holds` says so.
+    pub fn depend_on(&self, name: &'static str, holds: impl Fn() -> bool + Send + Sync + 'static) {
+        self.0.write().push(Named { name, holds: Box::new(holds) });
     }
 
     /// Every condition by its name, and whether it holds. All hold: the process is ready.
     pub fn conditions(&self) -> Vec<(&'static str, bool)> {
-        let conditions = self.0.read();
-        conditions.iter().map(|condition| (condition.name, condition.met.load(Ordering::Acquire))).collect()
+        self.0.read().iter().map(|condition| (condition.name, (condition.holds)())).collect()
     }
 }
 
@@ -52,5 +65,7 @@ mod tests {
         assert_eq!(readiness.conditions(), [("database", true), ("listeners", true)]);
         database.set(false);
         assert_eq!(readiness.conditions(), [("database", false), ("listeners", true)]);
+        readiness.depend_on("clock", move || !listeners.0.load(Ordering::Acquire));
+        assert_eq!(readiness.conditions()[2], ("clock", false));
     }
 }

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use myelin_admin_api::AdminApi;
 use myelin_client_api::{App, Parts, Services, Settings};
 use myelin_config::Config;
-use myelin_daemon::{Condition, Exit, Readiness, Role};
+use myelin_daemon::{Exit, Readiness, Role};
 use myelin_events::ServerSigningKey;
 use myelin_http::{Draining, Resource, Server, ServerOptions, health_routes, metrics_routes};
 use myelin_leases::{LeaseError, Session};
 use myelin_replication::{Horizon, Notices};
-use myelin_storage::{Database, query_one};
+use myelin_storage::Database;
 use myelin_telemetry::Telemetry;
 use myelin_types::Clock;
 
@@ -27,8 +27,6 @@ use crate::{
 
 /// How long a former process of the same name may take to end.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(15);
-/// How often the database is asked whether it answers, and how long it may take.
-const DATABASE_CHECK: Duration = Duration::from_secs(2);
 
 /// A registered process.
 pub(crate) struct Process {
@@ -50,7 +48,6 @@ impl Process {
     pub async fn join(role: Role, prepared: Prepared) -> Result<Self, Failure> {
         let Prepared { config, telemetry, postgres, redis, peers } = prepared;
         let readiness = Readiness::default();
-        let answering = readiness.condition("database");
         let registered = readiness.condition("registered");
         let database = postgres::connect(postgres).await.map_err(Failure::of(Exit::Database))?;
         // Positions in streams are taken when they are first written: a process that writes none is nobody's to remember.
@@ -58,7 +55,8 @@ impl Process {
             .await
             .map_err(Failure::of(Exit::Database))?;
         registered.set(true);
-        tokio::spawn(watch_database(database.clone(), answering));
+        let heard = session.clone();
+        readiness.depend_on("database", move || heard.is_heard());
 
         let notices = redis.map(Notices::start).transpose().map_err(Failure::of(Exit::Configuration))?;
         let horizon = Horizon::new(database.clone());
@@ -155,17 +153,4 @@ impl Process {
 fn conditions(readiness: &Readiness) -> Vec<myelin_http::Condition> {
     let conditions = readiness.conditions().into_iter();
     conditions.map(|(name, met)| myelin_http::Condition { name, met }).collect()
-}
-
-/// Keeps the condition true to whether the database answers.
-async fn watch_database(database: Database, answering: Condition) {
-    loop {
-        let ask = async {
-            let client = database.get().await?;
-            query_one(&client, "SELECT 1", &[]).await
-        };
-        let answers = matches!(tokio::time::timeout(DATABASE_CHECK, ask).await, Ok(Ok(_)));
-        answering.set(answers);
-        tokio::time::sleep(DATABASE_CHECK).await;
-    }
 }
