@@ -4,7 +4,9 @@ mod connector;
 
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    GenericClient, Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod, Runtime,
+};
 use tokio::time::Instant;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::{info, warn};
@@ -107,6 +109,8 @@ impl Database {
         let manager = Manager::from_connect(tokio_postgres::Config::new(), connector.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(max_connections)
+            // What was used last has everything at hand, here and in its process of the server.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(wait_timeout))
             .create_timeout(Some(create_timeout))
             .runtime(Runtime::Tokio1)

@@ -175,6 +175,9 @@ fn state_row(row: &Row) -> StateRow {
 }
 
 /// The current state of some rooms: all of it, or all but the members.
+///
+/// Like all reads of many rooms here it says by lateral joins that each row is looked up by its key: the planner, which takes
+/// a room's number and an event's for unrelated, may else read all events there are.
 pub async fn current_states(
     db: &impl GenericClient,
     room_nids: &[i64],
@@ -182,12 +185,20 @@ pub async fn current_states(
 ) -> Result<Vec<StateRow>> {
     const ALL: &str = "
         SELECT s.room_nid, s.since, e.event_id, e.json
-          FROM room_state s JOIN events e USING (room_nid, event_nid) WHERE s.room_nid = ANY ($1)";
+          FROM unnest($1::bigint[]) AS q (room_nid)
+         CROSS JOIN LATERAL (SELECT * FROM room_state s WHERE s.room_nid = q.room_nid OFFSET 0) s
+         CROSS JOIN LATERAL (SELECT event_id, json FROM events e
+                              WHERE e.room_nid = s.room_nid AND e.event_nid = s.event_nid OFFSET 0) e";
     const WITHOUT_MEMBERS: &str = "
         SELECT s.room_nid, s.since, e.event_id, e.json
-          FROM room_state s JOIN events e USING (room_nid, event_nid)
-         WHERE s.room_nid = ANY ($1)
-           AND s.type_sid IS DISTINCT FROM (SELECT string_id FROM strings WHERE value = 'm.room.member')";
+          FROM unnest($1::bigint[]) AS q (room_nid)
+         CROSS JOIN LATERAL (
+               SELECT * FROM room_state s
+                WHERE s.room_nid = q.room_nid
+                  AND s.type_sid IS DISTINCT FROM (SELECT string_id FROM strings WHERE value = 'm.room.member')
+               OFFSET 0) s
+         CROSS JOIN LATERAL (SELECT event_id, json FROM events e
+                              WHERE e.room_nid = s.room_nid AND e.event_nid = s.event_nid OFFSET 0) e";
     let sql = if with_members { ALL } else { WITHOUT_MEMBERS };
     Ok(query(db, sql, &[&room_nids]).await?.iter().map(state_row).collect())
 }
@@ -216,8 +227,10 @@ pub async fn state_changes(
 ) -> Result<Vec<StateRow>> {
     const SQL: &str = "
         SELECT s.room_nid, s.since, e.event_id, e.json
-          FROM room_state s JOIN events e USING (room_nid, event_nid)
-         WHERE s.room_nid = ANY ($1) AND s.since > $2";
+          FROM unnest($1::bigint[]) AS q (room_nid)
+         CROSS JOIN LATERAL (SELECT * FROM room_state s WHERE s.room_nid = q.room_nid AND s.since > $2 OFFSET 0) s
+         CROSS JOIN LATERAL (SELECT event_id, json FROM events e
+                              WHERE e.room_nid = s.room_nid AND e.event_nid = s.event_nid OFFSET 0) e";
     Ok(query(db, SQL, &[&room_nids, &after.0]).await?.iter().map(state_row).collect())
 }
 

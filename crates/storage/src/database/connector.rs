@@ -25,10 +25,15 @@ use tracing::warn;
 /// How long a host has for itself before the next one is asked, too. One that lost its power doesn't even refuse.
 const STAGGER: Duration = Duration::from_millis(500);
 
-/// What PostgreSQL is told of each connection: a process that stands still, or is cut off, in the middle of a transaction must
-/// not keep its locks, which those who take its duties over wait for; and one that is gone for good is to be noticed.
-const GUARDS: &str = "-c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 \
-     -c tcp_keepalives_count=3";
+/// What PostgreSQL is told of each connection.
+///
+/// A process that stands still, or is cut off, in the middle of a transaction must not keep its locks, which those who take its
+/// duties over wait for; and one that is gone for good is to be noticed.
+///
+/// Our statements look rows up by their keys, many in one statement. Compiling them takes longer than running them, and
+/// remembering rows that were looked up once costs more than it saves.
+const SETTINGS: &str = "-c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 \
+     -c tcp_keepalives_count=3 -c jit=off -c enable_memoize=off";
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -156,7 +161,7 @@ fn for_host(config: &Config, index: usize) -> Config {
         one.keepalives_retries(retries);
     }
     // The last one given counts.
-    one.options(format!("{GUARDS} {}", config.get_options().unwrap_or_default()).trim_end())
+    one.options(format!("{SETTINGS} {}", config.get_options().unwrap_or_default()).trim_end())
         .keepalives(config.get_keepalives())
         .keepalives_idle(config.get_keepalives_idle())
         .ssl_mode(config.get_ssl_mode())
