@@ -2,13 +2,13 @@
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysupload)).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use myelin_storage::{
-    Result, StorageError, Transaction, device_keys,
-    one_time_keys::{self, Added, OneTimeKeyRow},
+    StorageError, Transaction, device_keys,
+    one_time_keys::{self, DeviceName, KeyName, NewKeys, OneTimeKeyRow},
 };
 use ruma::{
     DeviceId, OneTimeKeyId, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, UserId,
@@ -36,7 +36,7 @@ pub struct KeysUpload {
 }
 
 /// An upload after everything was checked that can be checked without the database.
-struct CheckedUpload {
+pub(crate) struct CheckedUpload {
     user_id: OwnedUserId,
     device_id: OwnedDeviceId,
     device_keys: Option<SignedObject>,
@@ -73,11 +73,23 @@ impl Devices {
         if checked.is_empty() {
             return Ok(self.key_counts(user_id, device_id).await?);
         }
-        self.0.writer.transact(move |transaction| Box::pin(store(transaction, checked))).await?
+        self.0.uploads.serve(Arc::new(checked)).await?
     }
 }
 
 impl CheckedUpload {
+    fn new_keys(&self) -> NewKeys<'_> {
+        NewKeys {
+            user_id: self.user_id.as_str(),
+            device_id: self.device_id.as_str(),
+            keys: &self.one_time_keys,
+        }
+    }
+
+    fn device(&self) -> DeviceName {
+        (self.user_id.to_string(), self.device_id.to_string())
+    }
+
     fn is_empty(&self) -> bool {
         self.device_keys.is_none() && self.one_time_keys.is_empty() && self.fallback_keys.is_empty()
     }
@@ -116,82 +128,134 @@ fn one_time_key_rows(
     keys.iter().map(row).collect()
 }
 
-type Stored = (Result<Arc<KeyCounts>, KeyError>, Vec<DeviceListRow>);
+/// What became of an upload.
+pub(crate) type Stored = Result<Arc<KeyCounts>, KeyError>;
 
-/// Every check comes before the first write, because what is written by then is committed.
-async fn store(transaction: &Transaction<'_>, upload: CheckedUpload) -> Result<Stored, StorageError> {
-    let CheckedUpload { user_id, device_id, device_keys, mut one_time_keys, fallback_keys } = upload;
-    let (user, device) = (user_id.as_str(), device_id.as_str());
-    let Some(mut counts) = one_time_keys::lock_device(transaction, user, device).await? else {
-        return Ok((Err(KeyError::UnknownDevice), Vec::new()));
-    };
-    let known_keys = match &device_keys {
+/// Stores uploads, of each device one after the other.
+pub(crate) async fn store(
+    transaction: &Transaction<'_>,
+    uploads: Vec<Arc<CheckedUpload>>,
+) -> Result<(Vec<Stored>, Vec<DeviceListRow>), StorageError> {
+    let mut outcomes = BTreeMap::new();
+    let mut rows = Vec::new();
+    let mut left: Vec<(usize, &CheckedUpload)> = uploads.iter().map(|upload| &**upload).enumerate().collect();
+    while !left.is_empty() {
+        let mut devices = BTreeSet::new();
+        let (now, later) = left.into_iter().partition(|(_, upload)| devices.insert(upload.device()));
+        store_each(transaction, now, &devices, &mut outcomes, &mut rows).await?;
+        left = later;
+    }
+    Ok((outcomes.into_values().collect(), rows))
+}
+
+/// Stores one upload of each of several devices. Every check of an upload comes before its first write, because what is written by
+/// then is committed.
+async fn store_each(
+    transaction: &Transaction<'_>,
+    uploads: Vec<(usize, &CheckedUpload)>,
+    devices: &BTreeSet<DeviceName>,
+    outcomes: &mut BTreeMap<usize, Stored>,
+    rows: &mut Vec<DeviceListRow>,
+) -> Result<(), StorageError> {
+    let mut counts = lock(transaction, devices).await?;
+    let mut begun = Vec::with_capacity(uploads.len());
+    for (index, upload) in uploads {
+        match begin(transaction, upload, counts.remove(&upload.device())).await? {
+            Ok(upload) => begun.push((index, upload)),
+            Err(error) => _ = outcomes.insert(index, Err(error)),
+        }
+    }
+    let new: Vec<NewKeys<'_>> = begun.iter().map(|(_, begun)| begun.upload.new_keys()).collect();
+    let mut added = one_time_keys::add_one_time_keys(transaction, &new).await?;
+    for (index, upload) in begun {
+        let added = added.remove(&upload.upload.device()).unwrap_or_default();
+        outcomes.insert(index, finish(transaction, upload, added, rows).await?);
+    }
+    Ok(())
+}
+
+/// Takes the locks on devices, and gives what keys they have.
+async fn lock(
+    transaction: &Transaction<'_>,
+    devices: &BTreeSet<DeviceName>,
+) -> Result<BTreeMap<DeviceName, KeyCounts>, StorageError> {
+    let mut counts = one_time_keys::lock_devices(transaction, devices).await?;
+    let new: BTreeSet<DeviceName> =
+        devices.iter().filter(|device| !counts.contains_key(*device)).cloned().collect();
+    if !new.is_empty() {
+        counts.extend(one_time_keys::lock_first(transaction, &new).await?);
+    }
+    Ok(counts)
+}
+
+/// An upload that was found to be good, but for names of one-time keys that are taken.
+struct Begun<'a> {
+    upload: &'a CheckedUpload,
+    identity: Identity,
+    counts: KeyCounts,
+}
+
+/// Checks an upload, and forgets the keys of an identity that it replaces.
+async fn begin<'a>(
+    transaction: &Transaction<'_>,
+    upload: &'a CheckedUpload,
+    counts: Option<KeyCounts>,
+) -> Result<Result<Begun<'a>, KeyError>, StorageError> {
+    let (user, device) = (upload.user_id.as_str(), upload.device_id.as_str());
+    let Some(mut counts) = counts else { return Ok(Err(KeyError::UnknownDevice)) };
+    let known_keys = match &upload.device_keys {
         Some(_) => device_keys::get_device_keys(transaction, user, device).await?,
         None => None,
     };
-    let identity = Identity::of(device_keys.as_ref(), known_keys.as_deref());
+    let identity = Identity::of(upload.device_keys.as_ref(), known_keys.as_deref());
     if identity == Identity::Other {
         counts = KeyCounts::default();
     }
-    if counts.one_time.values().sum::<u64>() + one_time_keys.len() as u64 > MAX_ONE_TIME_KEYS {
-        return Ok((Err(KeyError::TooManyOneTimeKeys), Vec::new()));
+    if counts.one_time.values().sum::<u64>() + upload.one_time_keys.len() as u64 > MAX_ONE_TIME_KEYS {
+        return Ok(Err(KeyError::TooManyOneTimeKeys));
     }
-
-    let mut rows = Vec::new();
     if identity == Identity::Other {
         one_time_keys::delete_keys_of_device(transaction, user, device).await?;
         myelin_storage::cross_signing::delete_signatures(transaction, user, device).await?;
     }
-    let has_keys = !one_time_keys.is_empty() || !fallback_keys.is_empty();
-    if let Err(clash) = add(transaction, user, device, &mut one_time_keys, &mut counts).await? {
-        return Ok((Err(KeyError::OneTimeKeyExists(clash)), Vec::new()));
+    Ok(Ok(Begun { upload, identity, counts }))
+}
+
+/// Stores the rest of an upload, of whose one-time keys those of the names `added` are stored already.
+async fn finish(
+    transaction: &Transaction<'_>,
+    begun: Begun<'_>,
+    added: Vec<KeyName>,
+    rows: &mut Vec<DeviceListRow>,
+) -> Result<Stored, StorageError> {
+    let Begun { upload, identity, mut counts } = begun;
+    let (user, device) = (upload.user_id.as_str(), upload.device_id.as_str());
+    if added.len() < upload.one_time_keys.len() {
+        let known = one_time_keys::list_one_time_keys(transaction, upload.new_keys()).await?;
+        if let Some(clash) = find_other_key(&upload.one_time_keys, &known) {
+            one_time_keys::remove_one_time_keys(transaction, user, device, &added).await?;
+            return Ok(Err(KeyError::OneTimeKeyExists(clash)));
+        }
     }
-    if let Some(keys) = device_keys.filter(|_| identity != Identity::Same) {
+    for (algorithm, _) in added {
+        *counts.one_time.entry(algorithm).or_insert(0) += 1;
+    }
+    if let Some(keys) = upload.device_keys.as_ref().filter(|_| identity != Identity::Same) {
         device_keys::set_device_keys(transaction, user, device, &keys.to_json()).await?;
-        rows.push(DeviceListRow::Changed { user_id: user_id.clone() });
+        rows.push(DeviceListRow::Changed { user_id: upload.user_id.clone() });
     }
-    let used = one_time_keys::set_fallback_keys(transaction, user, device, &fallback_keys).await?;
-    for (key, is_used) in fallback_keys.iter().zip(used) {
+    let used = one_time_keys::set_fallback_keys(transaction, user, device, &upload.fallback_keys).await?;
+    for (key, is_used) in upload.fallback_keys.iter().zip(used) {
         note_fallback(&mut counts, &key.algorithm, is_used);
     }
     counts.one_time.entry(USUAL_ALGORITHM.to_owned()).or_insert(0);
     let counts = Arc::new(counts);
+    let has_keys = !upload.one_time_keys.is_empty() || !upload.fallback_keys.is_empty();
     if has_keys || identity == Identity::Other {
+        let (user_id, device_id) = (upload.user_id.clone(), upload.device_id.clone());
         rows.push(DeviceListRow::KeyCounts { user_id, device_id, counts: counts.clone() });
     }
-    Ok((Ok(counts), rows))
-}
-
-/// Adds those keys that are not there yet; or gives the first whose id another key has, and adds none.
-async fn add(
-    transaction: &Transaction<'_>,
-    user: &str,
-    device: &str,
-    keys: &mut Vec<OneTimeKeyRow>,
-    counts: &mut KeyCounts,
-) -> Result<Result<(), OwnedOneTimeKeyId>, StorageError> {
-    while !keys.is_empty() {
-        match one_time_keys::add_one_time_keys(transaction, user, device, keys).await? {
-            Added::Keys(added) => {
-                for (algorithm, count) in added {
-                    *counts.one_time.entry(algorithm).or_insert(0) += count;
-                }
-                break;
-            }
-            Added::InOtherWords(known) => {
-                if let Some(clash) = find_other_key(keys, &known) {
-                    return Ok(Err(clash));
-                }
-                let is_known = |key: &OneTimeKeyRow| {
-                    known
-                        .iter()
-                        .any(|known| (&known.algorithm, &known.key_id) == (&key.algorithm, &key.key_id))
-                };
-                keys.retain(|key| !is_known(key));
-            }
-        }
-    }
-    Ok(Ok(()))
+    Ok(Ok(counts))
 }
 
 /// Notes whether a device's fallback key of an algorithm has been given out.

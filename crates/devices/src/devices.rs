@@ -3,21 +3,28 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use myelin_replication::{Feed, StreamWriter};
-use myelin_storage::{Database, Result, StorageError, Transaction, device_keys, device_lists};
+use myelin_replication::{Combined, Feed, StreamWriter};
+use myelin_storage::{
+    Database, Result, StorageError, Transaction, device_keys as table, device_lists, one_time_keys::ClaimRow,
+};
 use myelin_types::Position;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::{
     DeviceListRow, DeviceListStream, KeyCounts, KeyError,
+    device_keys::{self, CheckedUpload, Stored},
     device_lists::{RecentChanges, concerns},
     key_counts::KeyCountCache,
     key_query::QueryCache,
+    one_time_keys::{self, Claimed},
     stream,
 };
 
 /// How many changes one query reads for a reader who was away for long.
 const PAGE: i64 = 1000;
+
+/// Uploads, or claims, in one transaction at most.
+const AT_ONCE: usize = 64;
 
 /// Work of another crate that is to be done in a transaction of ours, with what it gives.
 pub type TransactionWork<T> =
@@ -30,6 +37,8 @@ pub struct Devices(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub database: Database,
     pub writer: StreamWriter<DeviceListStream>,
+    pub uploads: Combined<Arc<CheckedUpload>, Stored>,
+    pub claims: Combined<Vec<ClaimRow>, Claimed>,
     feed: Feed<DeviceListStream>,
     recent: Arc<RecentChanges>,
     counts: Arc<KeyCountCache>,
@@ -58,7 +67,13 @@ impl Devices {
             sinks.1.apply(batch);
             sinks.2.apply(batch);
         });
-        Self(Arc::new(Inner { database, writer, feed, recent, counts, queried }))
+        let uploads = Combined::new(writer.clone(), AT_ONCE, |transaction, uploads| {
+            Box::pin(device_keys::store(transaction, uploads))
+        });
+        let claims = Combined::new(writer.clone(), AT_ONCE, |transaction, claims| {
+            Box::pin(one_time_keys::claim(transaction, claims))
+        });
+        Self(Arc::new(Inner { database, writer, uploads, claims, feed, recent, counts, queried }))
     }
 
     /// The stream of changes, to wait for it or to be told.
@@ -149,7 +164,7 @@ impl Devices {
                 Box::pin(async move {
                     let outcome = work(transaction).await?;
                     let ids: Vec<&str> = doomed.iter().map(|device_id| device_id.as_str()).collect();
-                    let had_keys = device_keys::delete_devices(transaction, owner.as_str(), &ids).await?;
+                    let had_keys = table::delete_devices(transaction, owner.as_str(), &ids).await?;
                     let change = DeviceListRow::Changed { user_id: owner };
                     // A device without keys was on nobody's list.
                     Ok((outcome, if had_keys { vec![change] } else { Vec::new() }))

@@ -1,11 +1,15 @@
 //! Claiming one-time keys
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysclaim)).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use myelin_storage::{
     StorageError, Transaction,
-    one_time_keys::{self, ClaimRow, OneTimeKeyRow},
+    one_time_keys::{self, ClaimRow, DeviceName, OneTimeKeyRow},
+    pipelined,
 };
 use ruma::{
     OneTimeKeyAlgorithm, OneTimeKeyId, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, encryption::OneTimeKey,
@@ -13,7 +17,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use crate::{DeviceListRow, Devices, KeyError, device_keys::note_fallback, stream};
+use crate::{DeviceListRow, Devices, KeyCounts, KeyError, device_keys::note_fallback, stream};
 
 /// Of which devices a key is wanted, and of which algorithm.
 pub type WantedKeys = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>;
@@ -43,7 +47,7 @@ impl Devices {
         if wanted.is_empty() {
             return Ok(ClaimedKeys::new());
         }
-        let claimed = self.0.writer.transact(move |transaction| Box::pin(claim(transaction, wanted))).await?;
+        let claimed = self.0.claims.serve(wanted).await?;
         let mut keys = ClaimedKeys::new();
         for (claim, key) in claimed {
             let OneTimeKeyRow { algorithm, key_id, key_json } = key;
@@ -59,41 +63,49 @@ impl Devices {
     }
 }
 
-type Claimed = Vec<(ClaimRow, OneTimeKeyRow)>;
+/// What one request gets: keys, each with what was asked for.
+pub(crate) type Claimed = Vec<(ClaimRow, OneTimeKeyRow)>;
 
-async fn claim(
+/// Takes keys for several requests.
+pub(crate) async fn claim(
     transaction: &Transaction<'_>,
-    mut wanted: Vec<ClaimRow>,
-) -> Result<(Claimed, Vec<DeviceListRow>), StorageError> {
-    let mut counts = one_time_keys::lock_devices_with_keys(transaction, &wanted).await?;
-    wanted.retain(|claim| counts.contains_key(&device_of(claim)));
-    if wanted.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let mut claimed = one_time_keys::claim_one_time_keys(transaction, &wanted).await?;
-    let mut rows = Vec::new();
-    for (claim, _) in &claimed {
+    requests: Vec<Vec<ClaimRow>>,
+) -> Result<(Vec<Claimed>, Vec<DeviceListRow>), StorageError> {
+    let mut wanted: BTreeMap<ClaimRow, i64> = BTreeMap::new();
+    requests.iter().flatten().for_each(|claim| *wanted.entry(claim.clone()).or_default() += 1);
+    let devices: BTreeSet<DeviceName> = wanted.keys().map(ClaimRow::device).collect();
+    // The server runs the second statement once the first has the locks.
+    let (mut counts, taken) = pipelined(
+        one_time_keys::lock_devices(transaction, &devices),
+        one_time_keys::claim_one_time_keys(transaction, &wanted),
+    )
+    .await?;
+    let mut keys: BTreeMap<ClaimRow, VecDeque<OneTimeKeyRow>> = BTreeMap::new();
+    for (claim, key) in taken {
         if let Some(left) =
-            counts.get_mut(&device_of(claim)).and_then(|counts| counts.one_time.get_mut(&claim.algorithm))
+            counts.get_mut(&claim.device()).and_then(|counts| counts.one_time.get_mut(&claim.algorithm))
         {
             *left = left.saturating_sub(1);
         }
+        keys.entry(claim).or_default().push_back(key);
     }
-    wanted.retain(|claim| !claimed.iter().any(|(found, _)| found == claim));
-    if !wanted.is_empty() {
-        let fallback = one_time_keys::claim_fallback_keys(transaction, &wanted).await?;
-        for (claim, _) in &fallback {
-            if let Some(counts) = counts.get_mut(&device_of(claim)) {
-                note_fallback(counts, &claim.algorithm, true);
-            }
-        }
-        claimed.extend(fallback);
-    }
-    for (claim, _) in &claimed {
-        if let Some(counts) = counts.remove(&device_of(claim)) {
+    let fallback = fallback_for(transaction, &wanted, &keys, &mut counts).await?;
+    let mut touched = BTreeSet::new();
+    let mut serve = |claim: ClaimRow| {
+        let key =
+            keys.get_mut(&claim).and_then(VecDeque::pop_front).or_else(|| fallback.get(&claim).cloned())?;
+        touched.insert(claim.device());
+        Some((claim, key))
+    };
+    let claimed =
+        requests.into_iter().map(|request| request.into_iter().filter_map(&mut serve).collect()).collect();
+    let mut rows = Vec::new();
+    for device in touched {
+        if let Some(counts) = counts.remove(&device) {
+            let (user_id, device_id) = device;
             rows.push(DeviceListRow::KeyCounts {
-                user_id: stream::user_id(&claim.user_id)?,
-                device_id: claim.device_id.as_str().into(),
+                user_id: stream::user_id(&user_id)?,
+                device_id: device_id.into(),
                 counts: Arc::new(counts),
             });
         }
@@ -101,8 +113,31 @@ async fn claim(
     Ok((claimed, rows))
 }
 
-fn device_of(claim: &ClaimRow) -> (String, String) {
-    (claim.user_id.clone(), claim.device_id.clone())
+/// The fallback keys of devices that have fewer one-time keys than are wanted.
+async fn fallback_for(
+    transaction: &Transaction<'_>,
+    wanted: &BTreeMap<ClaimRow, i64>,
+    keys: &BTreeMap<ClaimRow, VecDeque<OneTimeKeyRow>>,
+    counts: &mut BTreeMap<DeviceName, KeyCounts>,
+) -> Result<BTreeMap<ClaimRow, OneTimeKeyRow>, StorageError> {
+    let mut missing = Vec::new();
+    for (claim, count) in wanted {
+        let taken = keys.get(claim).map_or(0, VecDeque::len);
+        if i64::try_from(taken).is_ok_and(|taken| taken < *count) && counts.contains_key(&claim.device()) {
+            missing.push(claim);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let fallback: BTreeMap<_, _> =
+        one_time_keys::claim_fallback_keys(transaction, &missing).await?.into_iter().collect();
+    for claim in fallback.keys() {
+        if let Some(counts) = counts.get_mut(&claim.device()) {
+            note_fallback(counts, &claim.algorithm, true);
+        }
+    }
+    Ok(fallback)
 }
 
 #[cfg(test)]
@@ -132,6 +167,30 @@ mod tests {
     fn ids(claimed: &ClaimedKeys) -> Vec<String> {
         let devices = claimed.values().flatten();
         devices.flat_map(|(_, keys)| keys.keys()).map(ToString::to_string).collect()
+    }
+
+    #[tokio::test]
+    async fn of_many_who_ask_at_once_each_gets_another_key_until_there_is_but_the_fallback_key() {
+        let services = services().await;
+        let device = |name: &str| format!("signed_curve25519:{name}");
+        let keys: Vec<String> = (10..20).map(|number| device(&number.to_string())).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        // Half of them are there twice.
+        futures_util::future::join(
+            upload(&services, &keys[..7], &["signed_curve25519:F"]),
+            upload(&services, &keys[5..], &[]),
+        )
+        .await;
+        let wanted = wanted(&["D"]);
+        let claims = (0..12).map(|_| services.devices.claim_keys(&wanted));
+        let claimed = futures_util::future::join_all(claims).await;
+        let mut given: Vec<String> =
+            claimed.iter().flat_map(|claimed| ids(claimed.as_ref().unwrap())).collect();
+        given.sort_unstable();
+        let fallback = device("F");
+        assert_eq!(given, [&keys[..], &[&fallback, &fallback]].concat());
+        let counts = services.devices.key_counts(user_id!("@a:x"), device_id!("D")).await.unwrap();
+        assert_eq!((counts.one_time["signed_curve25519"], counts.unused_fallback.len()), (0, 0));
     }
 
     #[tokio::test]

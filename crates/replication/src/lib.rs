@@ -11,6 +11,7 @@
 //!
 //! [`Position`]: myelin_types::Position
 
+mod combine;
 mod cursor;
 mod feed;
 mod horizon;
@@ -22,6 +23,7 @@ mod stream;
 mod wire;
 mod writer;
 
+pub use combine::Combined;
 pub use cursor::{Cursor, Heading, Step};
 pub use feed::{Feed, Selector};
 pub use horizon::{Horizon, Lag};

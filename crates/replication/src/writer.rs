@@ -469,7 +469,7 @@ impl<S: Stream> Committer<S> {
 }
 
 /// The server refused a statement, rather than the connection having failed.
-fn is_about_the_rows(error: &StorageError) -> bool {
+pub(crate) fn is_about_the_rows(error: &StorageError) -> bool {
     match error {
         StorageError::Postgres(error) => error.as_db_error().is_some(),
         StorageError::Inconsistent(_) => true,

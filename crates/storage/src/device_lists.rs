@@ -120,7 +120,7 @@ mod tests {
         let db = TestClient::new().await;
         const DEVICE: &str = "INSERT INTO devices (user_id, device_id, created_ts) VALUES ('@a:x', 'D', 0)";
         db.execute(DEVICE, &[]).await.unwrap();
-        one_time_keys::lock_device(&*db, "@a:x", "D").await.unwrap();
+        one_time_keys::lock_first(&*db, &[("@a:x".to_owned(), "D".to_owned())].into()).await.unwrap();
         let counts = one_time_keys::KeyCounts {
             unused_fallback: vec!["alg".to_owned()],
             ..one_time_keys::KeyCounts::default()

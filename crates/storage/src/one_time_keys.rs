@@ -1,6 +1,6 @@
 //! `one_time_keys`, `fallback_keys` and `device_key_counts`: keys for starting a session with a device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use myelin_types::{StreamId, WriterId};
 use serde::{Deserialize, Serialize};
@@ -27,77 +27,126 @@ pub struct KeyCounts {
     pub unused_fallback: Vec<String>,
 }
 
-/// Takes the lock under which a device's keys are changed, until the transaction ends, and gives how many there are;
-/// `None` if there is no such device. Callers that lock several devices do so in the order of user and device.
-pub async fn lock_device(
+/// A device, by its user and its own id.
+pub type DeviceName = (String, String);
+
+/// Takes the lock under which a device's keys are changed, until the transaction ends, on those of the devices that ever had a
+/// key, and gives how many each has.
+pub async fn lock_devices(
     db: &impl GenericClient,
-    user_id: &str,
-    device_id: &str,
-) -> Result<Option<KeyCounts>> {
-    const SQL: &str = "SELECT counts FROM device_key_counts WHERE user_id = $1 AND device_id = $2 FOR UPDATE";
-    // The first keys of a device. Whoever deletes it holds its row.
-    const FIRST: &str = "
+    devices: &BTreeSet<DeviceName>,
+) -> Result<BTreeMap<DeviceName, KeyCounts>> {
+    // The lateral join keeps to the index, however many devices there are; sorting comes before locking.
+    const SQL: &str = "
+        SELECT c.user_id, c.device_id, c.counts
+          FROM (SELECT * FROM unnest($1::text[], $2::text[]) AS w (user_id, device_id) ORDER BY 1, 2) AS w
+         CROSS JOIN LATERAL (SELECT * FROM device_key_counts c
+                              WHERE c.user_id = w.user_id AND c.device_id = w.device_id
+                                FOR UPDATE) AS c";
+    let (users, names) = device_columns(devices);
+    query(db, SQL, &[&users, &names]).await?.iter().map(counts_of_device).collect()
+}
+
+/// Takes the [lock](lock_devices) on devices that never had a key; those that don't exist are left out.
+pub async fn lock_first(
+    db: &impl GenericClient,
+    devices: &BTreeSet<DeviceName>,
+) -> Result<BTreeMap<DeviceName, KeyCounts>> {
+    // Whoever deletes a device holds its row.
+    const SQL: &str = "
         INSERT INTO device_key_counts (user_id, device_id, stream_id, writer_id, counts)
-        SELECT user_id, device_id, 0, 0, '{\"one_time\":{},\"unused_fallback\":[]}' FROM devices
-         WHERE user_id = $1 AND device_id = $2 FOR SHARE
+        SELECT d.user_id, d.device_id, 0, 0, '{\"one_time\":{},\"unused_fallback\":[]}'
+          FROM (SELECT * FROM unnest($1::text[], $2::text[]) AS w (user_id, device_id) ORDER BY 1, 2) AS w
+         CROSS JOIN LATERAL (SELECT * FROM devices d
+                              WHERE d.user_id = w.user_id AND d.device_id = w.device_id
+                                FOR SHARE) AS d
             ON CONFLICT (user_id, device_id) DO UPDATE SET stream_id = device_key_counts.stream_id
-        RETURNING counts";
-    let row = match query_opt(db, SQL, &[&user_id, &device_id]).await? {
-        Some(row) => Some(row),
-        None => query_opt(db, FIRST, &[&user_id, &device_id]).await?,
-    };
-    row.map(|row| parse_counts(row.get(0))).transpose()
+        RETURNING user_id, device_id, counts";
+    let (users, names) = device_columns(devices);
+    query(db, SQL, &[&users, &names]).await?.iter().map(counts_of_device).collect()
 }
 
-/// What became of one-time keys that were to be added.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// So many were not there before, by algorithm.
-    Keys(BTreeMap<String, u64>),
-    /// None was added: these are there already, under the same ids, in other words.
-    InOtherWords(Vec<OneTimeKeyRow>),
+fn device_columns(devices: &BTreeSet<DeviceName>) -> (Vec<&str>, Vec<&str>) {
+    devices.iter().map(|(user_id, device_id)| (user_id.as_str(), device_id.as_str())).unzip()
 }
 
-/// Adds one-time keys; those that are there already, to the letter, are left as they are.
+fn counts_of_device(row: &Row) -> Result<(DeviceName, KeyCounts)> {
+    Ok(((row.get(0), row.get(1)), parse_counts(row.get(2))?))
+}
+
+/// One-time keys to be added to a device.
+#[derive(Clone, Copy, Debug)]
+pub struct NewKeys<'a> {
+    /// Whose device.
+    pub user_id: &'a str,
+    /// The device.
+    pub device_id: &'a str,
+    /// The keys.
+    pub keys: &'a [OneTimeKeyRow],
+}
+
+/// A key within its device, by its algorithm and id.
+pub type KeyName = (String, String);
+
+/// Adds those one-time keys whose names are not taken, and gives the names of those that it added, by device.
 pub async fn add_one_time_keys(
     db: &impl GenericClient,
+    new: &[NewKeys<'_>],
+) -> Result<BTreeMap<DeviceName, Vec<KeyName>>> {
+    const SQL: &str = "
+        INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, key_json)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+            ON CONFLICT DO NOTHING
+        RETURNING user_id, device_id, algorithm, key_id";
+    let keys: Vec<(&NewKeys<'_>, &OneTimeKeyRow)> =
+        new.iter().flat_map(|device| device.keys.iter().map(move |key| (device, key))).collect();
+    if keys.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let column =
+        |get: fn(&OneTimeKeyRow) -> &str| keys.iter().map(|(_, key)| get(key)).collect::<Vec<&str>>();
+    let (users, devices): (Vec<&str>, Vec<&str>) =
+        keys.iter().map(|(device, _)| (device.user_id, device.device_id)).unzip();
+    let (algorithms, key_ids) = (column(|key| &key.algorithm), column(|key| &key.key_id));
+    let rows =
+        query(db, SQL, &[&users, &devices, &algorithms, &key_ids, &column(|key| &key.key_json)]).await?;
+    let mut added: BTreeMap<DeviceName, Vec<KeyName>> = BTreeMap::new();
+    for row in rows {
+        added.entry((row.get(0), row.get(1))).or_default().push((row.get(2), row.get(3)));
+    }
+    Ok(added)
+}
+
+/// Those of a device's one-time keys that have the names of given ones.
+pub async fn list_one_time_keys(db: &impl GenericClient, wanted: NewKeys<'_>) -> Result<Vec<OneTimeKeyRow>> {
+    const SQL: &str = "
+        SELECT k.algorithm, k.key_id, k.key_json
+          FROM unnest($3::text[], $4::text[]) AS w (algorithm, key_id)
+         CROSS JOIN LATERAL (SELECT * FROM one_time_keys k
+                              WHERE k.user_id = $1 AND k.device_id = $2
+                                AND k.algorithm = w.algorithm AND k.key_id = w.key_id
+                              OFFSET 0) AS k";
+    let (algorithms, key_ids): (Vec<&str>, Vec<&str>) =
+        wanted.keys.iter().map(|key| (key.algorithm.as_str(), key.key_id.as_str())).unzip();
+    let rows = query(db, SQL, &[&wanted.user_id, &wanted.device_id, &algorithms, &key_ids]).await?;
+    let key = |row: &Row| OneTimeKeyRow { algorithm: row.get(0), key_id: row.get(1), key_json: row.get(2) };
+    Ok(rows.iter().map(key).collect())
+}
+
+/// Takes back one-time keys that were [added](add_one_time_keys) to a device.
+pub async fn remove_one_time_keys(
+    db: &impl GenericClient,
     user_id: &str,
     device_id: &str,
-    keys: &[OneTimeKeyRow],
-) -> Result<Added> {
+    keys: &[KeyName],
+) -> Result<()> {
     const SQL: &str = "
-        WITH wanted AS MATERIALIZED (
-            SELECT * FROM unnest($3::text[], $4::text[], $5::text[]) AS w (algorithm, key_id, key_json)),
-        other AS MATERIALIZED (
-            SELECT k.algorithm, k.key_id, k.key_json
-              FROM wanted w
-             CROSS JOIN LATERAL (SELECT * FROM one_time_keys k
-                                  WHERE k.user_id = $1 AND k.device_id = $2
-                                    AND k.algorithm = w.algorithm AND k.key_id = w.key_id
-                                  OFFSET 0) AS k
-             WHERE k.key_json <> w.key_json),
-        added AS (
-            INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, key_json)
-            SELECT $1, $2, w.* FROM wanted w WHERE NOT EXISTS (SELECT FROM other)
-                ON CONFLICT DO NOTHING
-            RETURNING algorithm)
-        SELECT algorithm, count(*), NULL, NULL FROM added GROUP BY algorithm
-         UNION ALL
-        SELECT algorithm, NULL, key_id, key_json FROM other";
-    let algorithms: Vec<&str> = keys.iter().map(|key| key.algorithm.as_str()).collect();
-    let key_ids: Vec<&str> = keys.iter().map(|key| key.key_id.as_str()).collect();
-    let jsons: Vec<&str> = keys.iter().map(|key| key.key_json.as_str()).collect();
-    let rows = query(db, SQL, &[&user_id, &device_id, &algorithms, &key_ids, &jsons]).await?;
-    let (mut added, mut others) = (BTreeMap::new(), Vec::new());
-    for row in rows {
-        match row.get::<_, Option<i64>>(1) {
-            Some(count) => _ = added.insert(row.get(0), count.unsigned_abs()),
-            None => {
-                others.push(OneTimeKeyRow { algorithm: row.get(0), key_id: row.get(2), key_json: row.get(3) })
-            }
-        }
-    }
-    Ok(if others.is_empty() { Added::Keys(added) } else { Added::InOtherWords(others) })
+        DELETE FROM one_time_keys k USING unnest($3::text[], $4::text[]) AS w (algorithm, key_id)
+         WHERE k.user_id = $1 AND k.device_id = $2 AND k.algorithm = w.algorithm AND k.key_id = w.key_id";
+    let (algorithms, key_ids): (Vec<&str>, Vec<&str>) =
+        keys.iter().map(|(algorithm, key_id)| (algorithm.as_str(), key_id.as_str())).unzip();
+    execute(db, SQL, &[&user_id, &device_id, &algorithms, &key_ids]).await?;
+    Ok(())
 }
 
 /// Stores fallback keys, one per algorithm, in place of the earlier ones. A key that is there already stays used if
@@ -124,7 +173,7 @@ pub async fn set_fallback_keys(
 }
 
 /// A device, and the algorithm of which a key is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRow {
     /// Whose device.
     pub user_id: String,
@@ -134,63 +183,59 @@ pub struct ClaimRow {
     pub algorithm: String,
 }
 
-/// Takes the [lock](lock_device) on those of the devices that ever had a key, and gives how many each has, by user and
-/// device.
-pub async fn lock_devices_with_keys(
-    db: &impl GenericClient,
-    wanted: &[ClaimRow],
-) -> Result<BTreeMap<(String, String), KeyCounts>> {
-    // The lateral join keeps to the index, however many devices there are; sorting comes before locking.
-    const SQL: &str = "
-        SELECT c.user_id, c.device_id, c.counts
-          FROM (SELECT * FROM unnest($1::text[], $2::text[]) AS w (user_id, device_id) ORDER BY 1, 2) AS w
-         CROSS JOIN LATERAL (SELECT * FROM device_key_counts c
-                              WHERE c.user_id = w.user_id AND c.device_id = w.device_id
-                                FOR UPDATE) AS c";
-    let (users, devices, _) = columns(wanted);
-    let rows = query(db, SQL, &[&users, &devices]).await?;
-    rows.iter().map(|row| Ok(((row.get(0), row.get(1)), parse_counts(row.get(2))?))).collect()
+impl ClaimRow {
+    /// The device.
+    pub fn device(&self) -> DeviceName {
+        (self.user_id.clone(), self.device_id.clone())
+    }
 }
 
-/// Takes the oldest one-time key of each, as far as there is one. The caller holds the locks, and no device and
-/// algorithm is given twice.
+/// Takes the oldest one-time keys of each: so many, or as many as there are; gives them oldest first. The caller holds the locks.
 pub async fn claim_one_time_keys(
     db: &impl GenericClient,
-    wanted: &[ClaimRow],
+    wanted: &BTreeMap<ClaimRow, i64>,
 ) -> Result<Vec<(ClaimRow, OneTimeKeyRow)>> {
     const SQL: &str = "
         DELETE FROM one_time_keys k
          WHERE k.ctid = ANY (ARRAY(
                SELECT o.ctid
-                 FROM unnest($1::text[], $2::text[], $3::text[]) AS w (user_id, device_id, algorithm)
+                 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+                      AS w (user_id, device_id, algorithm, count)
                 CROSS JOIN LATERAL
                       (SELECT ctid FROM one_time_keys o
                         WHERE o.user_id = w.user_id AND o.device_id = w.device_id AND o.algorithm = w.algorithm
-                        ORDER BY position LIMIT 1) AS o))
-        RETURNING k.user_id, k.device_id, k.algorithm, k.key_id, k.key_json";
-    let (users, devices, algorithms) = columns(wanted);
-    let rows = query(db, SQL, &[&users, &devices, &algorithms]).await?;
+                        ORDER BY position LIMIT w.count) AS o))
+        RETURNING k.user_id, k.device_id, k.algorithm, k.key_id, k.key_json, k.position";
+    let (users, devices, algorithms) = columns(wanted.keys());
+    let counts: Vec<i64> = wanted.values().copied().collect();
+    let mut rows = query(db, SQL, &[&users, &devices, &algorithms, &counts]).await?;
+    rows.sort_unstable_by_key(|row| row.get::<_, i64>(5));
     Ok(rows.iter().map(claimed).collect())
 }
 
 /// The fallback key of each, as far as there is one; it counts as used from now on. The caller holds the locks.
 pub async fn claim_fallback_keys(
     db: &impl GenericClient,
-    wanted: &[ClaimRow],
+    wanted: &[&ClaimRow],
 ) -> Result<Vec<(ClaimRow, OneTimeKeyRow)>> {
     const SQL: &str = "
         UPDATE fallback_keys f SET used = true
           FROM unnest($1::text[], $2::text[], $3::text[]) AS w (user_id, device_id, algorithm)
          WHERE f.user_id = w.user_id AND f.device_id = w.device_id AND f.algorithm = w.algorithm
         RETURNING f.user_id, f.device_id, f.algorithm, f.key_id, f.key_json";
-    let (users, devices, algorithms) = columns(wanted);
+    let (users, devices, algorithms) = columns(wanted.iter().copied());
     let rows = query(db, SQL, &[&users, &devices, &algorithms]).await?;
     Ok(rows.iter().map(claimed).collect())
 }
 
-fn columns(wanted: &[ClaimRow]) -> (Vec<&str>, Vec<&str>, Vec<&str>) {
-    let column = |get: fn(&ClaimRow) -> &str| wanted.iter().map(get).collect();
-    (column(|row| &row.user_id), column(|row| &row.device_id), column(|row| &row.algorithm))
+fn columns<'a>(wanted: impl Iterator<Item = &'a ClaimRow>) -> (Vec<&'a str>, Vec<&'a str>, Vec<&'a str>) {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for ClaimRow { user_id, device_id, algorithm } in wanted {
+        columns.0.push(user_id.as_str());
+        columns.1.push(device_id.as_str());
+        columns.2.push(algorithm.as_str());
+    }
+    columns
 }
 
 fn claimed(row: &Row) -> (ClaimRow, OneTimeKeyRow) {
@@ -277,8 +322,15 @@ mod tests {
         }
     }
 
-    async fn add(db: &TestClient, keys: &[OneTimeKeyRow]) -> Added {
-        add_one_time_keys(&**db, "@a:x", "D", keys).await.unwrap()
+    fn device(device_id: &str) -> DeviceName {
+        ("@a:x".to_owned(), device_id.to_owned())
+    }
+
+    async fn add(db: &TestClient, keys: &[OneTimeKeyRow]) -> Vec<String> {
+        let new = NewKeys { user_id: "@a:x", device_id: "D", keys };
+        let mut added = add_one_time_keys(&**db, &[new]).await.unwrap();
+        let added = added.remove(&device("D")).unwrap_or_default();
+        added.into_iter().map(|(_, key_id)| key_id).collect()
     }
 
     async fn add_device(db: &TestClient) {
@@ -286,49 +338,43 @@ mod tests {
         db.execute(SQL, &[]).await.unwrap();
     }
 
-    async fn claim(db: &TestClient, algorithm: &str) -> Option<String> {
-        let wanted = [ClaimRow {
-            user_id: "@a:x".to_owned(),
-            device_id: "D".to_owned(),
-            algorithm: algorithm.to_owned(),
-        }];
-        let mut claimed = claim_one_time_keys(&**db, &wanted).await.unwrap();
+    /// The ids of the keys that are given out to so many who ask at once.
+    async fn claim(db: &TestClient, algorithm: &str, count: i64) -> Vec<String> {
+        let (user_id, device_id) = device("D");
+        let wanted = ClaimRow { user_id, device_id, algorithm: algorithm.to_owned() };
+        let mut claimed = claim_one_time_keys(&**db, &[(wanted.clone(), count)].into()).await.unwrap();
         if claimed.is_empty() {
-            claimed = claim_fallback_keys(&**db, &wanted).await.unwrap();
+            claimed = claim_fallback_keys(&**db, &[&wanted]).await.unwrap();
         }
-        claimed.pop().map(|(claim, key)| {
-            assert_eq!([claim], wanted);
-            key.key_id
-        })
+        assert!(claimed.iter().all(|(claim, _)| *claim == wanted));
+        claimed.into_iter().map(|(_, key)| key.key_id).collect()
     }
 
     #[tokio::test]
     async fn keys_are_given_out_oldest_first_and_then_the_fallback_key_again_and_again() {
         let db = TestClient::new().await;
-        for (id, json) in [("Z", "1"), ("A", "2")] {
-            assert_eq!(add(&db, &[key("alg", id, json)]).await, Added::Keys([("alg".to_owned(), 1)].into()));
+        for (id, json) in [("Z", "1"), ("A", "2"), ("Y", "3"), ("B", "4")] {
+            assert_eq!(add(&db, &[key("alg", id, json)]).await, [id]);
         }
         set_fallback_keys(&*db, "@a:x", "D", &[key("alg", "F", "3")]).await.unwrap();
-        for expected in ["Z", "A", "F", "F"] {
-            assert_eq!(claim(&db, "alg").await.as_deref(), Some(expected));
+        assert_eq!(claim(&db, "alg", 1).await, ["Z"]);
+        assert_eq!(claim(&db, "alg", 2).await, ["A", "Y"]);
+        assert_eq!(claim(&db, "alg", 2).await, ["B"], "there is but one left");
+        for _ in 0..2 {
+            assert_eq!(claim(&db, "alg", 1).await, ["F"]);
         }
-        assert_eq!(claim(&db, "other").await, None);
+        assert_eq!(claim(&db, "other", 1).await, [""; 0]);
     }
 
     #[tokio::test]
     async fn only_devices_that_ever_had_keys_are_locked_for_a_claim() {
         let db = TestClient::new().await;
         add_device(&db).await;
-        for device_id in ["D", "E"] {
-            lock_device(&*db, "@a:x", device_id).await.unwrap();
-        }
-        let wanted = ["D", "E"].map(|device_id| ClaimRow {
-            user_id: "@a:x".to_owned(),
-            device_id: device_id.to_owned(),
-            algorithm: "alg".to_owned(),
-        });
-        let locked = lock_devices_with_keys(&*db, &wanted).await.unwrap();
-        assert_eq!(locked, [(("@a:x".to_owned(), "D".to_owned()), KeyCounts::default())].into());
+        let devices: BTreeSet<DeviceName> = [device("D"), device("E")].into();
+        assert_eq!(lock_devices(&*db, &devices).await.unwrap(), BTreeMap::new());
+        let first = [(device("D"), KeyCounts::default())].into();
+        assert_eq!(lock_first(&*db, &devices).await.unwrap(), first, "E does not exist");
+        assert_eq!(lock_devices(&*db, &devices).await.unwrap(), first);
     }
 
     #[tokio::test]
@@ -338,33 +384,33 @@ mod tests {
             set_fallback_keys(&*db, "@a:x", "D", &[key("alg", id, json)]).await.unwrap()
         };
         assert_eq!(set("F", "1").await, [false]);
-        claim(&db, "alg").await.unwrap();
+        claim(&db, "alg", 1).await;
         assert_eq!(set("F", "1").await, [true], "the same key again is no new key");
         assert_eq!(set("G", "2").await, [false]);
     }
 
     #[tokio::test]
-    async fn keys_in_other_words_are_told_and_nothing_is_added() {
+    async fn names_that_are_taken_are_left_alone_and_what_was_added_can_be_taken_back() {
         let db = TestClient::new().await;
         let [one, other, new] = [key("alg", "1", "x"), key("alg", "1", "y"), key("alg", "2", "z")];
-        assert_eq!(add(&db, std::slice::from_ref(&one)).await, Added::Keys([("alg".to_owned(), 1)].into()));
-        assert_eq!(add(&db, std::slice::from_ref(&one)).await, Added::Keys(BTreeMap::new()));
-        assert_eq!(add(&db, &[new.clone(), other]).await, Added::InOtherWords(vec![one.clone()]));
-        assert_eq!(add(&db, &[new, one]).await, Added::Keys([("alg".to_owned(), 1)].into()));
+        assert_eq!(add(&db, std::slice::from_ref(&one)).await, ["1"]);
+        assert_eq!(add(&db, &[other.clone(), new.clone()]).await, ["2"]);
+        let wanted = NewKeys { user_id: "@a:x", device_id: "D", keys: &[other.clone(), new.clone()] };
+        assert_eq!(list_one_time_keys(&*db, wanted).await.unwrap(), [one.clone(), new]);
+        remove_one_time_keys(&*db, "@a:x", "D", &[("alg".to_owned(), "2".to_owned())]).await.unwrap();
+        assert_eq!(list_one_time_keys(&*db, wanted).await.unwrap(), [one]);
     }
 
     #[tokio::test]
     async fn counts_are_kept_with_their_place_in_the_stream() {
         let db = TestClient::new().await;
         assert_eq!(get_key_counts(&*db, "@a:x", "D").await.unwrap(), None);
-        assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), None, "there is no such device");
         add_device(&db).await;
-        assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), Some(KeyCounts::default()));
-        let Added::Keys(one_time) = add(&db, &[key("alg", "1", "x"), key("alg", "2", "y")]).await else {
-            panic!("there were none before")
-        };
+        let devices: BTreeSet<DeviceName> = [device("D")].into();
+        lock_first(&*db, &devices).await.unwrap();
+        add(&db, &[key("alg", "1", "x"), key("alg", "2", "y")]).await;
+        let one_time = [("alg".to_owned(), 2)].into();
         let counts = KeyCounts { one_time, unused_fallback: Vec::new() };
-        assert_eq!(counts.one_time["alg"], 2);
         let row = |stream_id, counts: &KeyCounts| KeyCountsRow {
             stream_id: StreamId(stream_id),
             writer: WriterId(1),
@@ -374,10 +420,10 @@ mod tests {
         };
         set_key_counts(&*db, &[]).await.unwrap();
         set_key_counts(&*db, &[row(6, &KeyCounts::default()), row(7, &counts)]).await.unwrap();
-        assert_eq!(lock_device(&*db, "@a:x", "D").await.unwrap(), Some(counts.clone()));
+        assert_eq!(lock_devices(&*db, &devices).await.unwrap()[&device("D")], counts);
         assert_eq!(get_key_counts(&*db, "@a:x", "D").await.unwrap(), Some((StreamId(7), counts)));
 
         delete_keys_of_device(&*db, "@a:x", "D").await.unwrap();
-        assert_eq!(claim(&db, "alg").await, None);
+        assert_eq!(claim(&db, "alg", 1).await, [""; 0]);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use myelin_leases::{LeaseError, Session};
-use myelin_replication::{Heading, Notice, Stamped, Stream, WriteError};
+use myelin_replication::{Combined, Heading, Notice, Stamped, Stream, WriteError};
 use myelin_storage::{Result, StorageError, execute, query};
 use myelin_types::StreamId;
 
@@ -68,6 +68,34 @@ async fn a_transaction_stands_or_falls_with_its_rows() {
     let kept = query(&client, "SELECT value FROM strings", &[]).await.unwrap();
     assert_eq!(kept.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["kept"]);
     assert_eq!(main.seen(), ["good"]);
+}
+
+#[tokio::test]
+async fn requests_that_come_at_once_share_transactions_and_a_bad_one_falls_alone() {
+    let database = database().await;
+    let main = process(&database, "main").await;
+    let combined = Combined::new(main.writer.clone(), 8, |transaction, requests: Vec<&'static str>| {
+        Box::pin(async move {
+            let shared = i64::try_from(requests.len()).unwrap();
+            execute(transaction, "INSERT INTO strings (value) VALUES ($1::bigint::text)", &[&shared]).await?;
+            let answers = requests.iter().map(|request| request.to_uppercase()).collect();
+            Ok((answers, words(&requests)))
+        })
+    });
+    let serve = async |requests: &[&'static str]| {
+        futures_util::future::join_all(requests.iter().map(|request| combined.serve(request))).await
+    };
+    let answers: Vec<String> = serve(&["a", "b", "c"]).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, ["A", "B", "C"]);
+    assert_eq!(main.seen(), ["a", "b", "c"]);
+    let answers = serve(&["d", "bad", "e"]).await;
+    assert_eq!((answers[0].as_deref().ok(), answers[2].as_deref().ok()), (Some("D"), Some("E")));
+    assert!(matches!(answers[1], Err(WriteError::Storage(_))), "{answers:?}");
+    assert_eq!(main.seen(), ["a", "b", "c", "d", "e"]);
+    let client = database.get().await.unwrap();
+    let transactions = query(&client, "SELECT value FROM strings ORDER BY string_id", &[]).await.unwrap();
+    let transactions: Vec<String> = transactions.iter().map(|row| row.get(0)).collect();
+    assert_eq!(transactions, ["3", "1", "1"], "three in one, and of the next three two alone");
 }
 
 #[tokio::test]
