@@ -201,7 +201,7 @@ fn transaction_row(row: &ToDeviceRow) -> Option<ToDeviceTransactionRow> {
     })
 }
 
-fn message(row: ToDeviceMessageRow) -> Result<Stamped<ToDeviceRow>> {
+pub(crate) fn message(row: ToDeviceMessageRow) -> Result<Stamped<ToDeviceRow>> {
     let message = ToDeviceRow {
         user_id: user_id(&row.user_id)?,
         device_id: row.device_id.into(),

@@ -1,18 +1,17 @@
 //! Messages to devices ([spec](https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging)).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     future::Future,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use myelin_replication::{Batch, Feed, Stamped, StreamWriter, WriteError};
+use myelin_replication::{Feed, Stamped, StreamWriter, WriteError};
 use myelin_storage::{Database, StorageError, device_keys, to_device};
 use myelin_types::{Clock, Position};
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId, to_device::DeviceIdOrAllDevices,
 };
@@ -22,8 +21,12 @@ use tracing::warn;
 
 use crate::{SenderTransaction, ToDeviceRow, ToDeviceStream, stream};
 
-/// Devices whose newest message is remembered.
-const CAPACITY: usize = 20_000;
+mod inbox;
+
+use inbox::{Confirmed, Device, Inboxes, Known};
+
+/// How long confirmed messages wait for others, to be deleted together.
+const DELETE_AFTER: Duration = Duration::from_millis(250);
 /// How long a client may repeat a request.
 const TRANSACTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Transactions that are forgotten in one statement, the pause between two, and how often it is looked for some.
@@ -89,20 +92,8 @@ struct Inner {
     clock: Clock,
     feed: Feed<ToDeviceStream>,
     writer: StreamWriter<ToDeviceStream>,
-    hints: Arc<Hints>,
-}
-
-/// What is known of the inboxes of devices that were asked for lately.
-struct Hints(Cache<(OwnedUserId, OwnedDeviceId), Arc<Mutex<Hint>>>);
-
-#[derive(Default)]
-struct Hint {
-    /// The database was asked; before that, only what came since is noted.
-    loaded: bool,
-    /// Covers every message that is in the inbox.
-    newest: Position,
-    /// Up to here everything was deleted.
-    deleted: Position,
+    inboxes: Arc<Inboxes>,
+    confirmed: Confirmed,
 }
 
 impl std::fmt::Debug for ToDevice {
@@ -119,10 +110,10 @@ impl ToDevice {
         feed: Feed<ToDeviceStream>,
         writer: StreamWriter<ToDeviceStream>,
     ) -> Self {
-        let hints = Arc::new(Hints(Cache::new(CAPACITY)));
-        let sink = hints.clone();
+        let inboxes = Arc::new(Inboxes::new());
+        let sink = inboxes.clone();
         feed.subscribe(move |batch| sink.apply(batch));
-        Self(Arc::new(Inner { database, clock, feed, writer, hints }))
+        Self(Arc::new(Inner { database, clock, feed, writer, inboxes, confirmed: Confirmed::default() }))
     }
 
     /// The stream of messages, to wait for it or to be told.
@@ -150,17 +141,14 @@ impl ToDevice {
         }
     }
 
-    /// A row for each device that gets something.
+    /// A row for each device that is named, whether or not it exists, which is seen when the rows are written; and for each that
+    /// a user has, where all are meant.
     async fn rows(&self, request: &SendToDevice) -> Result<Vec<ToDeviceRow>, ToDeviceError> {
         let mut contents = request.messages.values().flat_map(BTreeMap::values);
         if contents.any(|content| !content.get().starts_with('{')) {
             return Err(ToDeviceError::Malformed);
         }
-        let user_ids: Vec<&str> = request.messages.keys().map(|user_id| user_id.as_str()).collect();
-        let client = self.0.database.get().await?;
-        let devices = device_keys::list_devices_of(&client, &user_ids).await?;
-        drop(client);
-        let devices: BTreeSet<(String, String)> = devices.into_iter().collect();
+        let all = self.all_devices(request).await?;
         let event_type: Arc<str> = request.event_type.as_str().into();
         let mut rows = Vec::new();
         for (user_id, messages) in &request.messages {
@@ -175,19 +163,29 @@ impl ToDevice {
             for (target, content) in messages {
                 let content: Arc<str> = content.get().into();
                 match target {
-                    DeviceIdOrAllDevices::DeviceId(id) => {
-                        if devices.contains(&(user_id.to_string(), id.to_string())) {
-                            rows.push(row(id.clone(), &content));
-                        }
-                    }
+                    DeviceIdOrAllDevices::DeviceId(id) => rows.push(row(id.clone(), &content)),
                     DeviceIdOrAllDevices::AllDevices => {
-                        let own = devices.iter().filter(|(owner, _)| *user_id == owner.as_str());
+                        let own = all.iter().filter(|(owner, _)| *user_id == owner.as_str());
                         rows.extend(own.map(|(_, id)| row(id.as_str().into(), &content)));
                     }
                 }
             }
         }
         Ok(rows)
+    }
+
+    /// The devices of those of whom all devices are meant.
+    async fn all_devices(&self, request: &SendToDevice) -> Result<Vec<(String, String)>, StorageError> {
+        let is_for_all = |messages: &BTreeMap<DeviceIdOrAllDevices, _>| {
+            messages.contains_key(&DeviceIdOrAllDevices::AllDevices)
+        };
+        let users = request.messages.iter().filter(|(_, messages)| is_for_all(messages));
+        let user_ids: Vec<&str> = users.map(|(user_id, _)| user_id.as_str()).collect();
+        if user_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let client = self.0.database.get().await?;
+        device_keys::list_devices_of(&client, &user_ids).await
     }
 
     /// The messages of a device after `since` and up to `upto`, at most `limit`. No query if there are none, for a
@@ -203,38 +201,48 @@ impl ToDevice {
         upto: &Position,
         limit: u16,
     ) -> Result<Inbox, ToDeviceError> {
-        let hint = self.hint(user_id, device_id).await?;
-        if since.covers_all(&hint.lock().newest) || since.covers_all(upto) {
-            return Ok(Inbox { messages: Vec::new(), position: upto.clone() });
-        }
-        let client = self.0.database.get().await?;
-        let (user, device) = (user_id.as_str(), device_id.as_str());
-        let rows = to_device::list_messages(&client, user, device, since, upto, i64::from(limit)).await?;
-        drop(client);
+        let device = (user_id.to_owned(), device_id.to_owned());
+        let known = self.known(&device).await?;
+        let in_memory = {
+            let known = known.lock();
+            if since.covers_all(&known.newest) || since.covers_all(upto) {
+                return Ok(Inbox { messages: Vec::new(), position: upto.clone() });
+            }
+            known.between(since, upto)
+        };
+        let mut rows = match in_memory {
+            Some(rows) => rows,
+            None => self.stored(&device, since, upto, limit).await?,
+        };
+        rows.truncate(limit.into());
         let mut position = upto.clone();
         if let Some(last) = rows.last().filter(|_| rows.len() >= usize::from(limit)) {
             // There may be more: the token covers what was delivered, and of each writer no more than that.
             position = since.clone();
-            position.advance_all(last.stream_id.min(upto.minimum()));
-            rows.iter().for_each(|row| position.advance(row.writer, row.stream_id));
+            position.advance_all(last.id.min(upto.minimum()));
+            rows.iter().for_each(|row| position.advance(row.writer, row.id));
         }
-        let messages = rows
-            .into_iter()
-            .map(|row| {
-                let content = RawValue::from_string(row.content)
-                    .map_err(|error| StorageError::Inconsistent(format!("a to-device message: {error}")))?;
-                Ok(ToDeviceMessage {
-                    content,
-                    sender: stream::user_id(&row.sender)?,
-                    event_type: row.event_type,
-                })
-            })
-            .collect::<Result<_, StorageError>>()?;
+        let messages = rows.into_iter().map(|stamped| to_message(stamped.row)).collect::<Result<_, _>>()?;
         Ok(Inbox { messages, position })
     }
 
-    /// Deletes the messages that a device has confirmed by coming back with a token that holds `position`. No query
-    /// if there are none, for a device that was asked for lately.
+    /// The same as the database has it.
+    async fn stored(
+        &self,
+        (user_id, device_id): &Device,
+        since: &Position,
+        upto: &Position,
+        limit: u16,
+    ) -> Result<Vec<Stamped<ToDeviceRow>>, StorageError> {
+        let client = self.0.database.get().await?;
+        let (user, device) = (user_id.as_str(), device_id.as_str());
+        let rows = to_device::list_messages(&client, user, device, since, upto, i64::from(limit)).await?;
+        rows.into_iter().map(stream::message).collect()
+    }
+
+    /// Notes that a device has confirmed the messages that `position` covers, by coming back with a token that holds it. They are
+    /// deleted a moment later, together with those of others; should this process end before that, when the device comes back
+    /// once more. No query if there are none, for a device that was asked for lately.
     ///
     /// # Errors
     /// If the database fails; the messages stay.
@@ -244,18 +252,11 @@ impl ToDevice {
         device_id: &DeviceId,
         position: &Position,
     ) -> Result<(), ToDeviceError> {
-        let hint = self.hint(user_id, device_id).await?;
-        {
-            let hint = hint.lock();
-            if hint.deleted.covers_all(&hint.newest) || hint.deleted.covers_all(position) {
-                return Ok(());
-            }
+        let device = (user_id.to_owned(), device_id.to_owned());
+        let known = self.known(&device).await?;
+        if known.lock().confirm(position) && self.0.confirmed.add(device, position) {
+            tokio::spawn(delete_later(Arc::downgrade(&self.0)));
         }
-        let client = self.0.database.get().await?;
-        to_device::delete_messages(&client, user_id.as_str(), device_id.as_str(), position).await?;
-        let mut hint = hint.lock();
-        hint.deleted.advance_all(position.minimum());
-        position.ahead().for_each(|(writer, id)| hint.deleted.advance(writer, id));
         Ok(())
     }
 
@@ -289,35 +290,56 @@ impl ToDevice {
     }
 
     /// What is known of a device's inbox, having asked the database if nothing was.
-    async fn hint(&self, user_id: &UserId, device_id: &DeviceId) -> Result<Arc<Mutex<Hint>>, StorageError> {
-        let key = (user_id.to_owned(), device_id.to_owned());
-        // The hint is there before we read: what the stream brings meanwhile is not lost.
-        let hint =
-            self.0.hints.0.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Arc::default()));
-        let hint: Arc<Mutex<Hint>> = hint.unwrap_or_else(|never| match never {});
-        if hint.lock().loaded {
-            return Ok(hint);
+    async fn known(&self, device: &Device) -> Result<Arc<Mutex<Known>>, StorageError> {
+        // It is there before we read: what the stream brings meanwhile is not lost.
+        let known = self.0.inboxes.get(device);
+        if known.lock().loaded {
+            return Ok(known);
         }
         let client = self.0.database.get().await?;
-        let newest = to_device::newest_messages(&client, user_id.as_str(), device_id.as_str()).await?;
+        let newest = to_device::newest_messages(&client, device.0.as_str(), device.1.as_str()).await?;
         drop(client);
-        let mut known = hint.lock();
-        newest.into_iter().for_each(|(writer, id)| known.newest.advance(writer, id));
-        known.loaded = true;
-        drop(known);
-        Ok(hint)
+        known.lock().load(newest.into_iter());
+        Ok(known)
     }
 }
 
-impl Hints {
-    fn apply(&self, batch: &Batch<'_, ToDeviceRow>) {
-        for Stamped { id, writer, row } in batch.rows {
-            // Devices that nobody asked for here are not worth a place.
-            if let Some(hint) = self.0.get(&(row.user_id.clone(), row.device_id.clone())) {
-                hint.lock().newest.advance(*writer, *id);
-            }
+impl Inner {
+    /// Deletes what devices have confirmed.
+    async fn delete_confirmed(&self) -> Result<(), StorageError> {
+        let confirmed = self.confirmed.take();
+        let rows: Vec<_> = confirmed
+            .iter()
+            .map(|((user_id, device_id), position)| (user_id.as_str(), device_id.as_str(), position))
+            .collect();
+        let deleted = async {
+            let client = self.database.get().await?;
+            to_device::delete_messages(&client, &rows).await
+        };
+        let outcome = deleted.await;
+        if outcome.is_err() {
+            confirmed.iter().for_each(|(device, position)| _ = self.confirmed.add(device.clone(), position));
+        }
+        outcome.map(|_| ())
+    }
+}
+
+/// Deletes what devices have confirmed, once more of them may have.
+async fn delete_later(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(DELETE_AFTER).await;
+        let Some(inner) = inner.upgrade() else { return };
+        match inner.delete_confirmed().await {
+            Ok(()) => return,
+            Err(error) => warn!(%error, "could not delete messages that devices have"),
         }
     }
+}
+
+fn to_message(row: ToDeviceRow) -> Result<ToDeviceMessage, StorageError> {
+    let content = RawValue::from_string(row.content.as_ref().to_owned())
+        .map_err(|error| StorageError::Inconsistent(format!("a to-device message: {error}")))?;
+    Ok(ToDeviceMessage { content, sender: row.sender, event_type: row.event_type.as_ref().to_owned() })
 }
 
 #[cfg(test)]

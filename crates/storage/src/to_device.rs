@@ -36,11 +36,15 @@ pub struct ToDeviceTransactionRow {
     pub sent_ts: i64,
 }
 
-/// Stores messages.
+/// Stores messages, but those for devices that don't exist.
 pub async fn insert_messages(db: &impl GenericClient, rows: &[ToDeviceMessageRow]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO to_device_messages (stream_id, writer_id, user_id, device_id, sender, type, content)
-        SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])";
+        SELECT w.*
+          FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+               AS w (stream_id, writer_id, user_id, device_id, sender, type, content)
+         CROSS JOIN LATERAL (SELECT FROM devices d
+                              WHERE d.user_id = w.user_id AND d.device_id = w.device_id OFFSET 0) AS d";
     let ids: Vec<i64> = rows.iter().map(|row| row.stream_id.0).collect();
     let writers: Vec<i16> = rows.iter().map(|row| row.writer.0).collect();
     let text = |get: fn(&ToDeviceMessageRow) -> &str| rows.iter().map(get).collect::<Vec<&str>>();
@@ -127,21 +131,38 @@ pub async fn messages_since(
     Ok(query(db, SQL, &[&after.0, &upto.0, &limit]).await?.iter().map(message).collect())
 }
 
-/// Deletes the messages of a device that `position` covers.
-pub async fn delete_messages(
-    db: &impl GenericClient,
-    user_id: &str,
-    device_id: &str,
-    position: &Position,
-) -> Result<u64> {
+/// Deletes messages: of each device, given by its user and id, those that the position covers.
+pub async fn delete_messages(db: &impl GenericClient, confirmed: &[(&str, &str, &Position)]) -> Result<u64> {
     const SQL: &str = "
         DELETE FROM to_device_messages m
-         WHERE user_id = $1 AND device_id = $2
-           AND (stream_id <= $3
-                OR EXISTS (SELECT 1 FROM unnest($4::smallint[], $5::bigint[]) AS a (writer, id)
-                            WHERE a.writer = m.writer_id AND m.stream_id <= a.id))";
-    let (writers, ids) = ahead(position);
-    execute(db, SQL, &[&user_id, &device_id, &position.minimum().0, &writers, &ids]).await
+         WHERE m.ctid = ANY (ARRAY(
+               SELECT o.ctid
+                 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS c (user_id, device_id, upto)
+                CROSS JOIN LATERAL
+                      (SELECT ctid FROM to_device_messages o
+                        WHERE o.user_id = c.user_id AND o.device_id = c.device_id AND o.stream_id <= c.upto
+                       OFFSET 0) AS o
+                UNION
+               SELECT o.ctid
+                 FROM unnest($4::text[], $5::text[], $6::smallint[], $7::bigint[]) AS a (user_id, device_id, writer, upto)
+                CROSS JOIN LATERAL
+                      (SELECT ctid FROM to_device_messages o
+                        WHERE o.user_id = a.user_id AND o.device_id = a.device_id AND o.stream_id <= a.upto
+                          AND o.writer_id = a.writer
+                       OFFSET 0) AS o))";
+    let users: Vec<&str> = confirmed.iter().map(|(user_id, ..)| *user_id).collect();
+    let devices: Vec<&str> = confirmed.iter().map(|(_, device_id, _)| *device_id).collect();
+    let minimums: Vec<i64> = confirmed.iter().map(|(.., position)| position.minimum().0).collect();
+    let ahead: Vec<(&str, &str, i16, i64)> = confirmed
+        .iter()
+        .flat_map(|(user_id, device_id, position)| {
+            position.ahead().map(|(writer, id)| (*user_id, *device_id, writer.0, id.0))
+        })
+        .collect();
+    let ahead_users: Vec<&str> = ahead.iter().map(|(user_id, ..)| *user_id).collect();
+    let ahead_devices: Vec<&str> = ahead.iter().map(|(_, device_id, ..)| *device_id).collect();
+    let (writers, ids): (Vec<i16>, Vec<i64>) = ahead.iter().map(|(.., writer, id)| (*writer, *id)).unzip();
+    execute(db, SQL, &[&users, &devices, &minimums, &ahead_users, &ahead_devices, &writers, &ids]).await
 }
 
 /// The newest message of each writer in a device's inbox.
@@ -193,6 +214,10 @@ mod tests {
     #[tokio::test]
     async fn a_device_gets_what_lies_between_two_positions_and_loses_what_it_confirmed() {
         let db = TestClient::new().await;
+        const DEVICES: &str =
+            "INSERT INTO devices (user_id, device_id, created_ts) VALUES ('@a:x', 'D', 0), ('@a:x', 'E', 0)";
+        db.execute(DEVICES, &[]).await.unwrap();
+        insert_messages(&*db, &[sent(1, 1, "GONE")]).await.unwrap();
         let inbox = [sent(1, 1, "D"), sent(2, 2, "D"), sent(3, 1, "D"), sent(4, 2, "D"), sent(5, 1, "E")];
         insert_messages(&*db, &inbox).await.unwrap();
         let between = async |after: &str, upto: &str, limit| {
@@ -213,7 +238,9 @@ mod tests {
                 .collect::<std::collections::BTreeMap<_, _>>(),
             [(WriterId(1), StreamId(3)), (WriterId(2), StreamId(4))].into()
         );
-        assert_eq!(delete_messages(&*db, "@a:x", "D", &"1~1.3".parse().unwrap()).await.unwrap(), 2);
+        let [nothing, some] = ["0", "1~1.3"].map(|position| position.parse::<Position>().unwrap());
+        let confirmed = [("@a:x", "D", &some), ("@a:x", "E", &nothing)];
+        assert_eq!(delete_messages(&*db, &confirmed).await.unwrap(), 2);
         assert_eq!(between("0", "9", 100).await, [2, 4]);
         let all = messages_since(&*db, StreamId(2), StreamId(9), 100).await.unwrap();
         assert_eq!(all, [sent(4, 2, "D"), sent(5, 1, "E")]);

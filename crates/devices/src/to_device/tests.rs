@@ -37,6 +37,7 @@ impl Services {
     }
 
     async fn stored(&self) -> i64 {
+        self.to_device.0.delete_confirmed().await.unwrap();
         let client = self.database.get().await.unwrap();
         client.query_one("SELECT count(*) FROM to_device_messages", &[]).await.unwrap().get(0)
     }
@@ -110,11 +111,11 @@ async fn an_empty_inbox_is_known_without_the_database_until_something_comes() {
     let now = (*services.to_device.feed().position()).clone();
     assert!(services.inbox(alice_id(), phone_id(), &now, 100).await.0.is_empty());
     let key = (alice_id().to_owned(), phone_id().to_owned());
-    let hint = services.to_device.0.hints.0.get(&key).expect("it was asked for");
-    assert!(hint.lock().loaded && now.covers_all(&hint.lock().newest));
+    let known = services.to_device.0.inboxes.get(&key);
+    assert!(known.lock().loaded && now.covers_all(&known.lock().newest));
 
     services.to_device.send(to(&[(alice_id(), "PHONE")], "news")).await.unwrap();
-    assert!(!now.covers_all(&hint.lock().newest), "the feed keeps the hint current");
+    assert!(!now.covers_all(&known.lock().newest), "the feed keeps it current");
     assert_eq!(services.inbox(alice_id(), phone_id(), &now, 100).await.0, ["news"]);
 }
 
