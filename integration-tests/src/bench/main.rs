@@ -9,9 +9,11 @@
 
 mod connection;
 mod crew;
+mod floors;
 mod homeserver;
 mod instructions;
 mod meter;
+mod nothing;
 mod processes;
 mod references;
 mod report;
@@ -68,13 +70,14 @@ struct Arguments {
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(port) = arguments.serve_nothing {
-        references::serve_nothing(port).await?;
+        nothing::serve(port).await?;
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.list {
         for Scenario { name, about, .. } in SCENARIOS {
             println!("{name:20} {about}");
         }
+        println!("{:20} what lies below scenarios whatever a homeserver does", floors::NAME);
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -90,8 +93,14 @@ async fn main() -> anyhow::Result<ExitCode> {
         .await
         .context("measuring the references")?;
     print(&reports)?;
-    let mut exit = ExitCode::SUCCESS;
     let mut all = reports;
+    if arguments.scenarios.is_empty() || arguments.scenarios.iter().any(|name| name == floors::NAME) {
+        let floors = floors::measure(Duration::from_secs(arguments.seconds));
+        let floors = floors.await.context("measuring the floors")?;
+        print(&floors)?;
+        all.extend(floors);
+    }
+    let mut exit = ExitCode::SUCCESS;
     for scenario in chosen {
         let topologies = match &arguments.topology {
             Some(topology) => std::slice::from_ref(topology),
@@ -144,6 +153,9 @@ fn print(reports: &[Report]) -> anyhow::Result<()> {
 /// The scenarios that were asked for.
 fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
     for name in names {
+        if name == floors::NAME {
+            continue;
+        }
         ensure!(
             SCENARIOS.iter().any(|scenario| scenario.name.starts_with(name)),
             "there is no scenario {name}: --list tells which there are"

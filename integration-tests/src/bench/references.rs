@@ -1,23 +1,15 @@
 //! What this machine takes for what no homeserver can do without: a request to a handler that does nothing, and a commit.
 
-use std::{
-    convert::Infallible,
-    env,
-    net::TcpListener,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use actix_http::{HttpService, Request, Response, body::BoxBody};
-use actix_service::fn_service;
-use anyhow::{Context as _, ensure};
 use myelin_testing::TestDatabase;
-use tokio::{process::Command, time::sleep};
 use tokio_postgres::Client;
 
 use crate::{
     connection::{Account, Connection},
+    crew::connections,
     meter::Meter,
-    processes::Group,
+    nothing::Nothing,
     report::{Outcome, Report},
     run::{at_once, measure_other, repeat},
 };
@@ -70,37 +62,14 @@ impl References {
 }
 
 /// A request that is read, goes to a handler that does nothing, and is answered, over some connections.
-async fn empty_handler(meter: &Meter, connections: usize, length: Duration) -> anyhow::Result<Report> {
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let program = env::current_exe().context("finding this program")?;
-    let process =
-        Command::new(program).args(["--serve-nothing", &port.to_string()]).kill_on_drop(true).spawn()?;
-    let deadline = Instant::now() + LENGTH;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(Instant::now() < deadline, "the empty handler does not listen");
-        sleep(Duration::from_millis(5)).await;
-    }
-    let url = format!("http://127.0.0.1:{port}");
-    let clients = crate::crew::connections(&url, &vec![Account::default(); connections]).await?;
+async fn empty_handler(meter: &Meter, count: usize, length: Duration) -> anyhow::Result<Report> {
+    let nothing = Nothing::start().await?;
+    let clients = connections(&nothing.url, &vec![Account::default(); count]).await?;
     let load = at_once(clients, async |_, mut connection: Connection| {
         repeat(length, async |_| Ok(connection.request("GET", "/nothing", "").await? == 200)).await
     });
-    let groups = vec![Group::server("empty_handler", process.id().into_iter().collect())];
 
-    measure_other(meter, &format!("empty_handler_{connections}"), groups, load).await
-}
-
-/// What `--serve-nothing` does: the HTTP server that all daemons use, with the threads that they use, and nothing else.
-pub async fn serve_nothing(port: u16) -> anyhow::Result<()> {
-    let threads = std::thread::available_parallelism()?;
-    let server =
-        actix_server::Server::build().workers(threads.get()).bind("nothing", ("127.0.0.1", port), || {
-            HttpService::build()
-                .finish(fn_service(async |_: Request| Ok::<_, Infallible>(Response::<BoxBody>::ok())))
-                .tcp()
-        })?;
-
-    server.run().await.context("serving nothing")
+    measure_other(meter, &format!("empty_handler_{count}"), nothing.groups(), load).await
 }
 
 /// Rows of a usual event's size, with two indexes, written over one connection: alone, or many in a commit. An operation is
