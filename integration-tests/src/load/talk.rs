@@ -65,7 +65,7 @@ impl Speaker {
                     _ => self.change_state(n, &progress).await,
                 }
                 self.change_keys(&progress).await;
-                self.type_something(n / self.plan.extras_every % 2 == 0, &progress).await;
+                self.type_something((n / self.plan.extras_every).is_multiple_of(2), &progress).await;
                 self.tell_presence(n, &progress).await;
             }
             if !self.plan.pause.is_zero() {
