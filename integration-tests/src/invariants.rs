@@ -5,7 +5,8 @@
 //!   however often the request is repeated (`messages`).
 //! - A message to a device arrives at least once (`to_device`).
 //! - Who shares a room with somebody is told when their devices change (`device_lists`).
-//! - Who should know of a receipt or of account data ends up with the last that was acknowledged (`latest`).
+//! - Who should know of a receipt, of account data, of who types and of what somebody says of how they are ends up with the last that
+//!   was acknowledged (`latest`).
 //! - Unread counts end equal to a recount of the timeline after the last receipt (`unread`).
 //! - The current state of a room equals a replay of its state events (`state`).
 //! - In the end every process is ready, has caught up with every stream and has not grown (`processes`).

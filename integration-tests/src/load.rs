@@ -5,7 +5,7 @@ mod collect;
 mod progress;
 mod talk;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::{join, join_all};
 use serde_json::json;
@@ -41,8 +41,8 @@ pub struct Plan {
     pub pause: Duration,
     /// Whether they go on sending, more messages than that, until the test has done what it wanted.
     pub until_done: bool,
-    /// After how many messages each of them does something else: writes to a device, reads, changes the state of the room or its
-    /// keys. Zero for never.
+    /// After how many messages each of them does something else: types, says how they are, writes to a device, reads, changes the
+    /// state of the room or its keys. Zero for never.
     pub extras_every: usize,
 }
 
@@ -167,13 +167,16 @@ impl Load {
     fn device(&self, user: usize) -> Device {
         Device {
             user: self.users[user].clone(),
-            rooms: self.rooms_of(user).map(|room| room.id.clone()).collect(),
+            rooms: self.rooms_of(user).map(|room| (room.id.clone(), self.ids(&room.members))).collect(),
             loses_answers: self.plan.extras_every > 0,
         }
     }
 
     fn speakers(&self) -> impl Iterator<Item = Speaker> {
-        let speaker = |room: &Room, place: usize| Speaker {
+        let places =
+            self.rooms.iter().flat_map(|room| (0..self.plan.senders).map(move |place| (room, place)));
+        let mut told = HashSet::new();
+        places.map(move |(room, place)| Speaker {
             plan: self.plan,
             user: self.users[room.members[place]].clone(),
             room_id: room.id.clone(),
@@ -181,9 +184,12 @@ impl Load {
             neighbor: self.users[room.members[(place + 1) % room.members.len()]].clone(),
             others: self.others(room, place),
             contacts: self.contacts(room.members[place]),
-        };
+            tells_presence: told.insert(room.members[place]),
+        })
+    }
 
-        self.rooms.iter().flat_map(move |room| (0..self.plan.senders).map(move |place| speaker(room, place)))
+    fn ids(&self, users: &[usize]) -> Vec<String> {
+        users.iter().map(|user| self.users[*user].id.clone()).collect()
     }
 
     /// The members of a room beside one.

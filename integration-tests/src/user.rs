@@ -30,6 +30,13 @@ impl User {
         Self::from_login(api, &answer.ok())
     }
 
+    /// A user that no server knows.
+    #[cfg(test)]
+    pub(crate) fn made_up(api: &Api, id: &str) -> Self {
+        let text = |text: &str| text.to_owned();
+        Self { api: api.clone(), id: text(id), device_id: text("DEVICE"), access_token: text("none") }
+    }
+
     /// The process that it speaks to.
     pub fn api(&self) -> &Api {
         &self.api

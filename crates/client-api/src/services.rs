@@ -1,10 +1,10 @@
 //! The services of a process, put together over its streams.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use myelin_accounts::{AccountData, Accounts, Filters};
 use myelin_devices::{Devices, KeyBackups, ToDevice};
-use myelin_ephemeral::{Presence, Receipts, Typing, TypingUpdate};
+use myelin_ephemeral::{Presence, Receipts, Typing, TypingMessage};
 use myelin_events::ServerSigningKey;
 use myelin_leases::{LeaseError, Session};
 use myelin_push::{PushRules, Pushers};
@@ -115,7 +115,9 @@ impl Services {
         }
         let (feed, writer) = streams.open().await?;
         let receipts = Receipts::new(database.clone(), feed, writer);
-        let typing = Typing::new(clock.clone());
+        let typing = Typing::new(clock.clone(), session.writer(), session.epoch());
+        let speaking = session.clone();
+        typing.speak_while(move || !speaking.is_silent());
         let (feed, writer) = streams.open().await?;
         let (options, me) = (settings.presence_options(), session.writer());
         let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await?;
@@ -184,10 +186,8 @@ impl Services {
 /// Who is typing here is told to the other processes, and the other way round.
 fn share_typing(typing: &Typing, notices: &Notices) {
     let taking = typing.clone();
-    let teller = notices.open(TYPING, move |update: TypingUpdate| {
-        taking.take(update.room_nid, &update.user_id, update.timeout_ms.map(Duration::from_millis));
-    });
-    typing.publish_to(move |update| teller.tell(update));
+    let teller = notices.open(TYPING, move |message: TypingMessage| taking.hear(message));
+    typing.publish_to(move |message| teller.tell(message));
 }
 
 /// Joins a stream with those of other processes.

@@ -37,6 +37,10 @@ async fn set(app: App, user: LocalUser, request: RawRequest) -> Result<RawRespon
     user.require_self(&whose)?;
     let body: Typing = request.json()?;
     let room = app.room_reader.joined_room(&user.user_id, &room_id).await.map_err(api)?;
+    // Nothing else would find out that this was said long ago, and that another process has been told something newer.
+    if !app.typing.may_speak() {
+        return Err(ApiError::unavailable("This process does not reach the others", Duration::from_secs(1)));
+    }
     let timeout = body.timeout.map_or(TIMEOUT, Duration::from_millis);
     app.typing.set(room.nid.0, &user.user_id, body.typing.then_some(timeout));
     if body.typing {

@@ -17,4 +17,4 @@ pub use presence::{Presence, PresenceOptions, PresenceRow, PresenceStream, Synci
 pub use receipts::{
     NewReceipt, ReceiptKind, ReceiptRow, ReceiptStream, ReceiptThread, Receipts, RecordError,
 };
-pub use typing::{Typing, TypingChange, TypingUpdate};
+pub use typing::{Typing, TypingChange, TypingMessage};

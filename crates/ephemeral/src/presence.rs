@@ -8,7 +8,7 @@ use std::{
 
 use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError, is_full, read_pages};
 use myelin_storage::{Client, Database, Result, StorageError, Transaction, presence as table};
-use myelin_types::{Clock, MillisSinceEpoch, Position, WriterId};
+use myelin_types::{Clock, MillisSinceEpoch, Position, StreamId, WriterId};
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,15 @@ pub struct PresenceRow {
     pub status_msg: Option<String>,
     /// When the user was last active.
     pub last_active_ts: MillisSinceEpoch,
+    /// Whether the user said so, the status message with it. Else a process found the user there or gone, and the status message
+    /// is what it knew, which may be an older one than was said meanwhile at another process.
+    #[serde(default = "is_said")]
+    pub is_said: bool,
+}
+
+/// Daemons of before say no more than that.
+fn is_said() -> bool {
+    true
 }
 
 /// The stream of presence.
@@ -69,18 +78,16 @@ impl Stream for PresenceStream {
 
     async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<PresenceRow>]) -> Result<()> {
         // One statement can't write a user twice; the last one counts.
-        let latest: HashMap<_, _> = rows.iter().map(|stamped| (&stamped.row.user_id, stamped)).collect();
-        let mut rows: Vec<table::Presence> = latest
-            .into_values()
-            .map(|stamped| table::Presence {
-                user_id: stamped.row.user_id.to_string(),
-                presence: to_column(&stamped.row.presence),
-                status_msg: stamped.row.status_msg.clone(),
-                last_active_ts: i64::try_from(stamped.row.last_active_ts).unwrap_or(i64::MAX),
-                stream_id: stamped.id,
-                writer: stamped.writer,
-            })
-            .collect();
+        let mut latest: HashMap<&UserId, table::Presence> = HashMap::new();
+        for stamped in rows {
+            let mut row = to_table(stamped);
+            if let Some(earlier) = latest.remove(&*stamped.row.user_id).filter(|_| !stamped.row.is_said) {
+                row.status_msg = earlier.status_msg;
+                (row.status_stream_id, row.status_writer) = (earlier.status_stream_id, earlier.status_writer);
+            }
+            latest.insert(&stamped.row.user_id, row);
+        }
+        let mut rows: Vec<table::Presence> = latest.into_values().collect();
         // Two writers that touch the same rows must do so in the same order.
         rows.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
         table::upsert_presence(transaction, &rows).await
@@ -109,7 +116,24 @@ fn to_column(presence: &PresenceState) -> i16 {
     }
 }
 
+fn to_table(stamped: &Stamped<PresenceRow>) -> table::Presence {
+    let Stamped { id, writer, row } = stamped;
+    let (status_stream_id, status_writer) =
+        if row.is_said { (*id, *writer) } else { (StreamId::ZERO, WriterId::default()) };
+    table::Presence {
+        user_id: row.user_id.to_string(),
+        presence: to_column(&row.presence),
+        status_msg: row.status_msg.clone(),
+        last_active_ts: i64::try_from(row.last_active_ts).unwrap_or(i64::MAX),
+        stream_id: *id,
+        writer: *writer,
+        status_stream_id,
+        status_writer,
+    }
+}
+
 fn from_table(row: table::Presence) -> Result<Stamped<PresenceRow>> {
+    let is_said = row.status_stream_id == row.stream_id || row.status_stream_id == StreamId::ZERO;
     Ok(Stamped {
         id: row.stream_id,
         writer: row.writer,
@@ -123,6 +147,7 @@ fn from_table(row: table::Presence) -> Result<Stamped<PresenceRow>> {
             },
             status_msg: row.status_msg,
             last_active_ts: u64::try_from(row.last_active_ts).unwrap_or_default(),
+            is_said,
         },
     })
 }
@@ -155,8 +180,34 @@ struct State {
 #[derive(Clone)]
 struct Known {
     row: PresenceRow,
+    /// The place of all but the status message.
+    id: StreamId,
+    /// The place of the status message, as far as is known.
+    status_id: StreamId,
     writer: WriterId,
     heard: MillisSinceEpoch,
+}
+
+impl Known {
+    fn new(stamped: &Stamped<PresenceRow>, heard: MillisSinceEpoch) -> Self {
+        let status_id = if stamped.row.is_said { stamped.id } else { StreamId::ZERO };
+        Self { row: stamped.row.clone(), id: stamped.id, status_id, writer: stamped.writer, heard }
+    }
+
+    /// Takes in a row of the stream. Rows of two writers may come in any order; of each half of what they say, the greater id
+    /// counts.
+    fn learn(&mut self, stamped: &Stamped<PresenceRow>, now: MillisSinceEpoch) {
+        self.heard = now;
+        if stamped.id > self.id {
+            (self.id, self.writer) = (stamped.id, stamped.writer);
+            self.row.presence = stamped.row.presence.clone();
+            self.row.last_active_ts = stamped.row.last_active_ts;
+        }
+        if stamped.row.is_said && stamped.id > self.status_id {
+            self.status_id = stamped.id;
+            self.row.status_msg.clone_from(&stamped.row.status_msg);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -203,13 +254,7 @@ impl Presence {
         let client = inner.database.get().await?;
         let limit = i64::try_from(MAX_REMEMBERED).unwrap_or(i64::MAX);
         for row in table::list_present(&client, limit).await? {
-            let stamped = from_table(row)?;
-            let mut state = inner.state.lock();
-            state.known.entry(stamped.row.user_id.clone()).or_insert(Known {
-                row: stamped.row,
-                writer: stamped.writer,
-                heard: inner.clock.now(),
-            });
+            inner.remember(row)?;
         }
         drop(client);
         if options.enabled {
@@ -255,7 +300,7 @@ impl Presence {
             }
             let before = state.known.get(user_id).map_or(0, |known| known.row.last_active_ts);
             let last_active_ts = if presence == PresenceState::Online { now } else { before };
-            PresenceRow { user_id: user_id.to_owned(), presence, status_msg, last_active_ts }
+            PresenceRow { user_id: user_id.to_owned(), presence, status_msg, last_active_ts, is_said: true }
         };
         self.0.writer.append(vec![row]).await?;
         Ok(())
@@ -270,7 +315,7 @@ impl Presence {
             return Ok(Some(row));
         }
         let client = self.0.database.get().await?;
-        let row = table::get_presence(&client, user_id.as_str()).await?;
+        let row = table::list_presence_of(&client, &[user_id.as_str()]).await?.pop();
         Ok(row.map(from_table).transpose()?.map(|stamped| stamped.row))
     }
 
@@ -357,14 +402,43 @@ impl Drop for Syncing {
 
 impl Inner {
     fn learn(&self, stamped: &Stamped<PresenceRow>) {
+        let now = self.clock.now();
         let mut state = self.state.lock();
-        let known = Known { row: stamped.row.clone(), writer: stamped.writer, heard: self.clock.now() };
-        if state.known.len() >= MAX_REMEMBERED && !state.known.contains_key(&stamped.row.user_id) {
+        if let Some(known) = state.known.get_mut(&stamped.row.user_id) {
+            known.learn(stamped, now);
+            return;
+        }
+        if state.known.len() >= MAX_REMEMBERED {
             state.known.retain(|_, known| known.row.presence != PresenceState::Offline);
         }
         if state.known.len() < MAX_REMEMBERED {
-            state.known.insert(stamped.row.user_id.clone(), known);
+            state.known.insert(stamped.row.user_id.clone(), Known::new(stamped, now));
         }
+    }
+
+    /// Takes in what the database has of a user of whom nothing was heard meanwhile.
+    fn remember(&self, row: table::Presence) -> Result<()> {
+        let status_id = row.status_stream_id;
+        let stamped = from_table(row)?;
+        let mut state = self.state.lock();
+        let known = Known { status_id, ..Known::new(&stamped, self.clock.now()) };
+        state.known.entry(stamped.row.user_id).or_insert(known);
+        Ok(())
+    }
+
+    /// Has in memory what the database knows of users who come back: they may have said something before they left.
+    async fn recollect(&self, users: &[OwnedUserId]) -> Result<()> {
+        let unknown: Vec<&str> = {
+            let state = self.state.lock();
+            users.iter().filter(|user| !state.known.contains_key(*user)).map(|user| user.as_str()).collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let client = self.database.get().await?;
+        let rows = table::list_presence_of(&client, &unknown).await?;
+        drop(client);
+        rows.into_iter().try_for_each(|row| self.remember(row))
     }
 
     /// What must be said of a user who syncs here, or did.
@@ -396,12 +470,17 @@ impl Inner {
             presence,
             status_msg: known.and_then(|known| known.row.status_msg.clone()),
             last_active_ts: here.last_active,
+            is_said: false,
         })
     }
 
     /// Writes what is due of these users. In the background: no sync waits for it.
     fn announce(self: Arc<Self>, users: Vec<OwnedUserId>) {
         tokio::spawn(async move {
+            if let Err(error) = self.recollect(&users).await {
+                warn!(%error, "presence could not be read; it is tried again");
+                return;
+            }
             let rows: Vec<PresenceRow> = {
                 let state = self.state.lock();
                 let now = self.clock.now();

@@ -1,92 +1,105 @@
 //! Who is typing where: in memory, for as long as the clients say.
 
+mod exchange;
+mod room;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
-use myelin_types::{Clock, Position, StreamId};
+use myelin_types::{Clock, Position, StreamId, WriterId};
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId};
-use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
+
+pub use self::exchange::TypingMessage;
+use self::{
+    exchange::{Answered, Heard, Outlet},
+    room::{Room, Stamp, Word},
+};
 
 /// A client can't be typing for longer without saying so again.
 const LONGEST: Duration = Duration::from_secs(120);
+/// For how much longer somebody types of whom another process says so: it also says when that ends, if it lives.
+const GRACE: Duration = Duration::from_secs(3);
 /// Rooms in which somebody typed lately; of more than these, those where it is long over are forgotten.
 const MAX_QUIET_ROOMS: usize = 10_000;
 /// How long a room is remembered in which nobody types any more: tokens that are older miss the end of it.
-const REMEMBER_MS: i64 = 10 * 60 * 1000;
-/// Users of one room who are shown as typing at most.
-const MAX_PER_ROOM: usize = 100;
+const REMEMBER: Duration = Duration::from_secs(10 * 60);
+/// The words of one life of a process are counted in so many bits, those of the next one come after them.
+const COUNTER_BITS: u32 = 32;
 
 /// A room in which someone began or ceased to type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TypingChange {
     /// The room's number.
     pub room_nid: i64,
-    /// The place of this change in the order of all of them.
+    /// The process that said so.
+    pub writer: WriterId,
+    /// The place of this change among those of that process.
     pub id: StreamId,
 }
 
-/// What another process is told: a user types, or does not any more.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TypingUpdate {
-    /// The room's number.
-    pub room_nid: i64,
-    /// The user.
-    pub user_id: OwnedUserId,
-    /// For how long, in milliseconds; `None`: not any more.
-    pub timeout_ms: Option<u64>,
-}
-
-type Outlet = Box<dyn Fn(TypingUpdate) + Send + Sync>;
 type Subscriber = Box<dyn Fn(TypingChange) + Send + Sync>;
+type Condition = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Who is typing ([spec](https://spec.matrix.org/v1.19/client-server-api/#typing-notifications)). Clones are the same.
 ///
-/// Nothing of it is stored. Positions start at the present time in milliseconds, so that tokens of an earlier process
-/// lie behind those of a later one.
+/// Nothing of it is stored. Each process numbers what it says, after all that it said in an earlier life; the others hear it in
+/// that order, and ask for what they missed. So a position means the same in all of them.
 #[derive(Clone)]
 pub struct Typing(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
-    position: watch::Sender<StreamId>,
+    me: WriterId,
+    position: watch::Sender<Position>,
     state: Mutex<State>,
     /// Tells other processes.
     outlet: OnceLock<Outlet>,
+    is_heard: OnceLock<Condition>,
 }
 
 #[derive(Default)]
 struct State {
     rooms: HashMap<i64, Room>,
-    last: i64,
+    /// How many rooms there are when it is looked next which of them are quiet.
+    look_for_quiet_at: usize,
+    /// The place of our last word.
+    last: StreamId,
+    last_said: Option<Instant>,
+    /// The greatest count of all stamps that we know of.
+    count: u64,
+    /// What we have heard of other processes.
+    heard: HashMap<WriterId, Heard>,
+    /// Our last answer to those who missed something.
+    answered: Option<Answered>,
     subscribers: Vec<Arc<Subscriber>>,
-}
-
-#[derive(Default)]
-struct Room {
-    changed: i64,
-    users: Vec<(OwnedUserId, Instant)>,
-    /// The task that ends what has run out is under way.
-    expiring: bool,
 }
 
 impl std::fmt::Debug for Typing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Typing").field("position", &self.position().minimum()).finish_non_exhaustive()
+        f.debug_struct("Typing").field("position", &self.position()).finish_non_exhaustive()
     }
 }
 
 impl Typing {
-    /// Nobody is typing.
-    pub fn new(clock: Clock) -> Self {
-        let now = i64::try_from(clock.now()).unwrap_or_default();
-        let state = State { last: now, ..State::default() };
-        let position = watch::Sender::new(StreamId(now));
-        Self(Arc::new(Inner { clock, position, state: Mutex::new(state), outlet: OnceLock::new() }))
+    /// Nobody is typing, as far as the process `me` knows in its life number `epoch`.
+    pub fn new(clock: Clock, me: WriterId, epoch: i64) -> Self {
+        let last = StreamId(epoch << COUNTER_BITS);
+        let state = State { last, look_for_quiet_at: MAX_QUIET_ROOMS, ..State::default() };
+        Self(Arc::new(Inner {
+            clock,
+            me,
+            position: watch::Sender::default(),
+            state: Mutex::new(state),
+            outlet: OnceLock::new(),
+            is_heard: OnceLock::new(),
+        }))
     }
 
     /// Has `subscriber` called with every change, before the position moves past it. It must not block.
@@ -96,90 +109,88 @@ impl Typing {
 
     /// Up to where all subscribers have seen the changes.
     pub fn position(&self) -> Position {
-        Position::at(*self.0.position.borrow())
+        self.0.position.borrow().clone()
     }
 
-    /// Has `outlet` called with what happens here, for other processes to [`take`](Self::take). It must not block. Only the first
+    /// Says when this process may speak: not once others take it for dead, and have been told something newer. Only the first
     /// counts.
-    pub fn publish_to(&self, outlet: impl Fn(TypingUpdate) + Send + Sync + 'static) {
-        let _ = self.0.outlet.set(Box::new(outlet));
+    pub fn speak_while(&self, is_heard: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.0.is_heard.set(Box::new(is_heard));
+    }
+
+    /// Whether this process may [`set`](Self::set) anything.
+    pub fn may_speak(&self) -> bool {
+        self.0.is_heard.get().is_none_or(|is_heard| is_heard())
     }
 
     /// `user` types in the room for `duration` (at most two minutes), or with `None` does not any more.
     pub fn set(&self, room_nid: i64, user: &UserId, duration: Option<Duration>) {
-        self.take(room_nid, user, duration);
-        if let Some(outlet) = self.0.outlet.get() {
-            let timeout_ms = duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
-            outlet(TypingUpdate { room_nid, user_id: user.to_owned(), timeout_ms });
-        }
-    }
-
-    /// As [`set`](Self::set), for what happened in another process.
-    pub fn take(&self, room_nid: i64, user: &UserId, duration: Option<Duration>) {
         let mut state = self.0.state.lock();
-        if state.rooms.len() > MAX_QUIET_ROOMS {
-            let long_ago = state.last - REMEMBER_MS;
-            state.rooms.retain(|_, room| !room.users.is_empty() || room.changed > long_ago);
-        }
-        let room = state.rooms.entry(room_nid).or_default();
-        let index = room.users.iter().position(|(typing, _)| typing == user);
-        let changed = match (index, duration) {
-            (Some(index), Some(duration)) => {
-                room.users[index].1 = Instant::now() + duration.min(LONGEST);
-                false
-            }
-            (None, Some(duration)) if room.users.len() < MAX_PER_ROOM => {
-                room.users.push((user.to_owned(), Instant::now() + duration.min(LONGEST)));
-                true
-            }
-            (Some(index), None) => {
-                room.users.remove(index);
-                true
-            }
-            (None, _) => false,
-        };
-        if !room.users.is_empty() && !room.expiring {
-            room.expiring = true;
-            tokio::spawn(expire(Arc::downgrade(&self.0), room_nid));
-        }
-        if changed {
-            self.0.announce(&mut state, room_nid);
-        }
+        state.count = (state.count + 1).max(self.0.clock.now());
+        let stamp = Stamp { count: state.count, said_by: self.0.me, is_timeout: false };
+        self.0.say(&mut state, room_nid, user.to_owned(), duration.map(|it| it.min(LONGEST)), stamp);
     }
 
-    /// Whoever is typing in the room now, if that changed after `since`.
-    pub fn changed_since(&self, room_nid: i64, since: StreamId) -> Option<Vec<OwnedUserId>> {
+    /// Whoever is typing in the room now, if `since` does not cover the last change of that.
+    pub fn changed_since(&self, room_nid: i64, since: &Position) -> Option<Vec<OwnedUserId>> {
         let state = self.0.state.lock();
-        let room = state.rooms.get(&room_nid).filter(|room| room.changed > since.0)?;
-        Some(room.users.iter().map(|(user, _)| user.clone()).collect())
+        let room = state.rooms.get(&room_nid).filter(|room| !since.covers_all(&room.changed))?;
+        Some(room.typing().cloned().collect())
     }
 }
 
 impl Inner {
-    fn announce(&self, state: &mut State, room_nid: i64) {
-        let now = i64::try_from(self.clock.now()).unwrap_or_default();
-        state.last = (state.last + 1).max(now);
-        let id = state.last;
-        if let Some(room) = state.rooms.get_mut(&room_nid) {
-            room.changed = id;
+    /// Takes in a word of ours, and tells the other processes.
+    fn say(
+        self: &Arc<Self>,
+        state: &mut State,
+        room_nid: i64,
+        user_id: OwnedUserId,
+        duration: Option<Duration>,
+        stamp: Stamp,
+    ) {
+        let before = state.last;
+        state.last = StreamId(before.0 + 1);
+        state.last_said = Some(Instant::now());
+        let timeout_ms = duration.map(millis);
+        let word = Word { room_nid, user_id, timeout_ms, stamp, id: state.last };
+        self.take(state, self.me, &word, false);
+        self.tell(state, exchange::What::Word { before, word });
+    }
+
+    /// Takes in what a process says; where it is all that is left of more, clients may know what came in between.
+    fn take(self: &Arc<Self>, state: &mut State, by: WriterId, word: &Word, is_rest: bool) {
+        if state.rooms.len() >= state.look_for_quiet_at {
+            let long_ago = Instant::now().checked_sub(REMEMBER);
+            state.rooms.retain(|_, room| !room.is_quiet(long_ago));
+            state.look_for_quiet_at = (2 * state.rooms.len()).max(MAX_QUIET_ROOMS);
         }
-        let change = TypingChange { room_nid, id: StreamId(id) };
-        state.subscribers.iter().for_each(|subscriber| subscriber(change));
-        self.position.send_replace(change.id);
+        let now = Instant::now();
+        let grace = if by == self.me { Duration::ZERO } else { GRACE };
+        let until = word.timeout_ms.map(|timeout| now + Duration::from_millis(timeout).min(LONGEST) + grace);
+        state.count = state.count.max(word.stamp.count);
+        let room = state.rooms.entry(word.room_nid).or_default();
+        let is_changed = room.take(by, word, until, now, is_rest);
+        if until.is_some() && !room.is_expiring {
+            room.is_expiring = true;
+            tokio::spawn(expire(Arc::downgrade(self), word.room_nid));
+        }
+        if is_changed {
+            room.changed.advance(by, word.id);
+            let change = TypingChange { room_nid: word.room_nid, writer: by, id: word.id };
+            state.subscribers.iter().for_each(|subscriber| subscriber(change));
+            self.position.send_modify(|position| position.advance(by, word.id));
+        }
     }
 
     /// Ends what has run out, and gives when the next will.
-    fn expire(&self, room_nid: i64) -> Option<Instant> {
-        let now = Instant::now();
+    fn expire(self: &Arc<Self>, room_nid: i64) -> Option<Instant> {
         let mut state = self.state.lock();
-        let room = state.rooms.get_mut(&room_nid)?;
-        let before = room.users.len();
-        room.users.retain(|(_, until)| *until > now);
-        let next = room.users.iter().map(|(_, until)| *until).min();
-        room.expiring = next.is_some();
-        if room.users.len() != before {
-            self.announce(&mut state, room_nid);
+        let (over, next) = state.rooms.get(&room_nid)?.overdue(Instant::now());
+        for (user_id, stamp) in over {
+            self.say(&mut state, room_nid, user_id, None, stamp);
         }
+        state.rooms.get_mut(&room_nid)?.is_expiring = next.is_some();
         next
     }
 }
@@ -192,52 +203,6 @@ async fn expire(typing: Weak<Inner>, room_nid: i64) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use ruma::user_id;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn typing_ends_by_itself() {
-        let typing = Typing::new(Clock::default());
-        let amy = user_id!("@amy:a");
-        let start = typing.position().minimum();
-        typing.set(1, amy, Some(Duration::from_secs(30)));
-        let began = typing.position().minimum();
-        assert_eq!(typing.changed_since(1, start), Some(vec![amy.to_owned()]));
-        assert_eq!(typing.changed_since(1, began), None);
-        assert_eq!(typing.changed_since(2, start), None, "another room");
-
-        typing.0.position.subscribe().wait_for(|position| *position > began).await.unwrap();
-        assert_eq!(typing.changed_since(1, began), Some(vec![]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn typing_on_is_no_change() {
-        let typing = Typing::new(Clock::default());
-        let amy = user_id!("@amy:a");
-        typing.set(1, amy, Some(Duration::from_secs(30)));
-        let began = typing.position().minimum();
-        typing.set(1, amy, Some(Duration::from_secs(30)));
-        assert_eq!(typing.position().minimum(), began);
-        typing.set(1, amy, None);
-        assert_eq!(typing.changed_since(1, began), Some(vec![]));
-        typing.set(1, amy, None);
-        assert_eq!(typing.changed_since(1, typing.position().minimum()), None);
-    }
-
-    #[tokio::test]
-    async fn subscribers_are_told_before_the_position_moves() {
-        let typing = Typing::new(Clock::default());
-        let (seen, reader) = (Arc::new(Mutex::new(Vec::new())), typing.clone());
-        let log = seen.clone();
-        typing.subscribe(move |change| log.lock().push((change, reader.position().minimum())));
-        typing.set(7, user_id!("@amy:a"), Some(Duration::from_secs(1)));
-        let seen = seen.lock();
-        let [(change, position)] = seen.as_slice() else { panic!("one change, not {seen:?}") };
-        assert_eq!(change.room_nid, 7);
-        assert!(change.id > *position);
-        assert_eq!(typing.position().minimum(), change.id);
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -25,6 +25,7 @@ pub use self::{
     error::ApiError,
     handler::{Caller, Handler, RawHandler},
     health::{Condition, Readiness, health_routes, metrics_routes},
+    limits::owner_of,
     rate_limit::{RateLimit, RateLimiter, RetryAfter},
     request::{RawRequest, RequestHead},
     response::{Answer, JsonBody, RawResponse},

@@ -4,6 +4,8 @@
 //! process is passed on as it is to the one that writes, and its answer passed back. While a writer is being replaced, requests
 //! wait.
 
+mod detour;
+
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
@@ -13,7 +15,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use myelin_config::Address;
-use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead};
+use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead, owner_of};
 use myelin_leases::{Assignment, Living, Registration, Session, weigh};
 use myelin_replication::Horizon;
 use myelin_rooms::{Rooms, shard_of};
@@ -22,7 +24,10 @@ use ruma::RoomId;
 use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
-use crate::peers::{Answered, Passed, Peers};
+use crate::{
+    peers::{Passed, Peers},
+    pulse::Pulses,
+};
 
 /// How long a request waits for a process that can serve it: longer than it takes until a dead one is replaced.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -36,6 +41,7 @@ pub(crate) struct Forwarding {
     rooms: Rooms,
     horizon: Horizon,
     peers: Peers,
+    pulses: Pulses,
     assignment: watch::Receiver<Assignment>,
     wishes: HashMap<&'static str, Wish>,
     /// The operations whose requests may be served twice.
@@ -67,10 +73,17 @@ enum Target {
     Stream(&'static str, u64),
 }
 
+/// Another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Peer {
+    name: String,
+    address: Address,
+}
+
 /// Where a request goes.
 enum Place {
     Here,
-    There(Address),
+    There(Peer),
     /// Nobody can serve it at the moment.
     Nowhere,
 }
@@ -82,7 +95,19 @@ impl Forwarding {
         let hasher = RandomState::new();
         let repeatable = myelin_routing::operations().iter().filter(|operation| operation.may_repeat());
         let repeatable = repeatable.map(|operation| operation.name.as_str()).collect();
-        Some(Self { session, me, rooms, horizon, peers, assignment, wishes: wishes(), repeatable, hasher })
+        let pulses = Pulses::default();
+        Some(Self {
+            session,
+            me,
+            rooms,
+            horizon,
+            peers,
+            pulses,
+            assignment,
+            wishes: wishes(),
+            repeatable,
+            hasher,
+        })
     }
 
     fn target(&self, head: &RequestHead, next: &Next) -> Target {
@@ -94,7 +119,7 @@ impl Forwarding {
             Some(Wish::StreamByRoom(stream, index)) => Target::Stream(stream, weigh(arg(*index), "")),
             Some(Wish::StreamByUser(stream)) => {
                 let token = head.access_token().unwrap_or_default();
-                Target::Stream(stream, weigh(user_of(&token), ""))
+                Target::Stream(stream, weigh(owner_of(&token), ""))
             }
             None => Target::Any,
         }
@@ -106,10 +131,11 @@ impl Forwarding {
     }
 
     /// A process that another one named as the one to ask.
-    fn named(&self, name: &str) -> Option<Address> {
+    fn named(&self, name: &str) -> Option<Peer> {
         let assignment = self.assignment.borrow();
         let announced = assignment.living().iter().find(|process| process.name == name);
-        self.peers.address(name, announced.and_then(|process| process.address.as_deref()))
+        let address = self.peers.address(name, announced.and_then(|process| process.address.as_deref()));
+        Some(Peer { name: name.to_owned(), address: address? })
     }
 
     fn place(&self, target: Target) -> Place {
@@ -150,7 +176,7 @@ impl Forwarding {
 
     fn there(&self, process: &Living) -> Place {
         match self.peers.address(&process.name, process.address.as_deref()) {
-            Some(address) => Place::There(address),
+            Some(address) => Place::There(Peer { name: process.name.clone(), address }),
             None => Place::Nowhere,
         }
     }
@@ -161,7 +187,7 @@ impl Forwarding {
         let mut pause = PAUSE.0;
         let mut named = None;
         while started.elapsed() < PATIENCE {
-            let advice: Option<Address> = named.take();
+            let advice: Option<Peer> = named.take();
             let is_advised = advice.is_some();
             match advice.map_or_else(|| self.place(target), Place::There) {
                 Place::Here => match self.serve_here(target, &head, &next).await {
@@ -173,11 +199,11 @@ impl Forwarding {
                     },
                     Ok(answer) => return Ok(answer),
                 },
-                Place::There(address) => match self.pass_on(&address, &head, target).await {
-                    Some(Passed::Answered(answered)) => return Ok(to_response(answered)),
+                Place::There(peer) => match self.pass_on(&peer, &head, target).await {
+                    Some(Passed::Answered(answered)) => return Ok(answered.into_response()),
                     Some(Passed::Elsewhere(holder)) => {
                         let holder = holder.and_then(|holder| self.named(&holder));
-                        named = to_follow(holder, &address, is_advised);
+                        named = to_follow(holder, &peer, is_advised);
                         if named.is_some() {
                             continue;
                         }
@@ -238,8 +264,8 @@ impl Forwarding {
 
     /// Passes a request on; `None` if the process lost its part meanwhile, or was not heard of any more, and the request may be
     /// given to its heir. What a process that was replaced still has under way is refused by the database, or does no harm.
-    async fn pass_on(&self, address: &Address, head: &RequestHead, target: Target) -> Option<Passed> {
-        let passing = self.peers.pass_on(address, head);
+    async fn pass_on(&self, peer: &Peer, head: &RequestHead, target: Target) -> Option<Passed> {
+        let passing = self.reach(peer, head);
         if !self.may_repeat(head) || matches!(target, Target::Any | Target::AnyShard) {
             return Some(passing.await);
         }
@@ -247,7 +273,7 @@ impl Forwarding {
         let moved = async {
             while assignment.changed().await.is_ok() {
                 match self.place(target) {
-                    Place::There(now) if now == *address => {}
+                    Place::There(now) if now == *peer => {}
                     Place::Nowhere => {}
                     _ => return,
                 }
@@ -273,28 +299,8 @@ impl Around for Forwarding {
 
 /// The process to ask at once, of which one that was `asked` says that it has to serve the request: it may know better than we do.
 /// Who was asked on another's advice is not followed farther, since two may name each other.
-fn to_follow(named: Option<Address>, asked: &Address, was_advised: bool) -> Option<Address> {
+fn to_follow(named: Option<Peer>, asked: &Peer, was_advised: bool) -> Option<Peer> {
     named.filter(|named| named != asked && !was_advised)
-}
-
-/// The part of an access token that is the same for all tokens of a user.
-fn user_of(token: &str) -> &str {
-    token.split('_').nth(1).unwrap_or(token)
-}
-
-fn to_response(answered: Answered) -> RawResponse {
-    const PASSED: [http::HeaderName; 3] =
-        [http::header::RETRY_AFTER, http::header::LOCATION, http::header::CACHE_CONTROL];
-    let mut response = RawResponse::json(answered.body).with_status(answered.status);
-    if let Some(content_type) = answered.headers.get(http::header::CONTENT_TYPE) {
-        response = response.with_header(http::header::CONTENT_TYPE, content_type.clone());
-    }
-    for name in PASSED {
-        if let Some(value) = answered.headers.get(&name) {
-            response = response.with_header(name, value.clone());
-        }
-    }
-    response
 }
 
 /// What the table of operations says, by the operation's name.
@@ -336,17 +342,11 @@ mod tests {
 
     #[test]
     fn a_request_does_not_go_round_between_processes() {
-        let [one, other] =
-            ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(|text| Address::parse(text).unwrap());
+        let [one, other] = [("one", "http://127.0.0.1:1"), ("other", "http://127.0.0.1:2")]
+            .map(|(name, address)| Peer { name: name.to_owned(), address: Address::parse(address).unwrap() });
         assert_eq!(to_follow(Some(other.clone()), &one, false), Some(other.clone()));
         assert_eq!(to_follow(Some(one.clone()), &other, true), None, "the other had named this one");
         assert_eq!(to_follow(Some(one.clone()), &one, false), None, "it names itself");
         assert_eq!(to_follow(None, &one, false), None);
-    }
-
-    #[test]
-    fn the_user_is_told_from_the_token() {
-        assert_eq!(user_of("syt_YWxpY2U_abc_xyz"), "YWxpY2U");
-        assert_eq!(user_of("other"), "other");
     }
 }

@@ -11,6 +11,7 @@ mod listeners;
 mod peers;
 mod postgres;
 mod process;
+mod pulse;
 mod redis;
 mod replication_api;
 mod requests;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use myelin_config::{Address, Config, ResourceName, Secret};
-use myelin_http::RequestHead;
+use myelin_http::{RawResponse, RequestHead};
 use myelin_replication::ReplicationRequest;
 use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
 use parking_lot::Mutex;
@@ -20,11 +20,16 @@ pub(crate) const SECRET: HeaderName = HeaderName::from_static("x-myelin-secret")
 pub(crate) const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("x-myelin-client-address");
 /// In an answer: the request is not this process's to serve. Names the process whose it is, or nobody.
 pub(crate) const ELSEWHERE: HeaderName = HeaderName::from_static("x-myelin-elsewhere");
+/// The process that a request is for, where that is not the one that it is sent to: whose sender does not reach it. It is passed on
+/// without this, so it goes no farther.
+pub(crate) const THROUGH: HeaderName = HeaderName::from_static("x-myelin-through-to");
+/// In an answer: what was passed on through this process may or may not have been served.
+pub(crate) const LOST: HeaderName = HeaderName::from_static("x-myelin-lost");
 /// Requests that are passed on have this before their path.
 pub(crate) const FORWARD: &str = "/_myelin/forward";
 
 /// How long a process may take to accept a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a process may take to answer a request that was passed on. Long polls are not.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an idle connection is kept: shorter than the listener keeps it, so that none is closed while it is used.
@@ -42,16 +47,24 @@ struct Inner {
     unix: Mutex<HashMap<PathBuf, Client>>,
 }
 
+/// What is said of a request beside itself.
+struct Passing<'a> {
+    path: &'a str,
+    client: Option<HeaderValue>,
+    /// The process that is to be asked in the end.
+    through_to: Option<&'a str>,
+}
+
 /// What became of a request that was passed on.
 pub(crate) enum Passed {
     /// An answer for the client.
     Answered(Answered),
     /// The process says that another has to serve it, and maybe which.
     Elsewhere(Option<String>),
-    /// Nothing was sent.
-    NotReached(reqwest::Error),
-    /// It may or may not have been served.
-    Lost(reqwest::Error),
+    /// Nothing was sent, and why.
+    NotReached(String),
+    /// It may or may not have been served, and why that is not known.
+    Lost(String),
 }
 
 /// What became of a typed request.
@@ -67,6 +80,24 @@ pub(crate) struct Answered {
     pub status: http::StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+impl Answered {
+    /// The answer as it is passed back.
+    pub fn into_response(self) -> RawResponse {
+        const PASSED: [HeaderName; 3] =
+            [http::header::RETRY_AFTER, http::header::LOCATION, http::header::CACHE_CONTROL];
+        let mut response = RawResponse::json(self.body).with_status(self.status);
+        if let Some(content_type) = self.headers.get(http::header::CONTENT_TYPE) {
+            response = response.with_header(http::header::CONTENT_TYPE, content_type.clone());
+        }
+        for name in PASSED {
+            if let Some(value) = self.headers.get(&name) {
+                response = response.with_header(name, value.clone());
+            }
+        }
+        response
+    }
 }
 
 impl Peers {
@@ -99,28 +130,51 @@ impl Peers {
         self.0.known.get(name).cloned().or_else(|| announced.and_then(Address::parse))
     }
 
-    /// Passes a client's request on.
-    pub async fn pass_on(&self, to: &Address, head: &RequestHead) -> Passed {
-        match self.try_pass_on(to, head).await {
+    /// Passes a client's request on, to be served there or, if that names another process, to be passed on to that one.
+    pub async fn pass_on(&self, to: &Address, head: &RequestHead, through_to: Option<&str>) -> Passed {
+        let client = head.remote_addr().and_then(|address| address.to_string().parse().ok());
+        let path = head.uri().path_and_query().map_or("/", |path| path.as_str());
+        self.try_pass_on(to, head, Passing { path, client, through_to }).await
+    }
+
+    /// Passes on what another process passed on to this one, since it does not reach `to`.
+    pub async fn pass_farther(&self, to: &Address, head: &RequestHead) -> Passed {
+        let client = head.headers().get(CLIENT_ADDRESS).cloned();
+        let path = head.uri().path_and_query().and_then(|path| path.as_str().strip_prefix(FORWARD));
+        self.try_pass_on(to, head, Passing { path: path.unwrap_or("/"), client, through_to: None }).await
+    }
+
+    async fn try_pass_on(&self, to: &Address, head: &RequestHead, passing: Passing<'_>) -> Passed {
+        match self.send(to, head, passing).await {
+            Ok(answer) if answer.headers.contains_key(LOST) => {
+                Passed::Lost("the process in between had no answer".to_owned())
+            }
             Ok(answer) => match answer.headers.get(ELSEWHERE) {
                 Some(holder) => Passed::Elsewhere(holder.to_str().ok().map(str::to_owned)),
                 None => Passed::Answered(answer),
             },
-            Err(error) if error.is_connect() || error.is_builder() => Passed::NotReached(error),
-            Err(error) => Passed::Lost(error),
+            Err(error) if error.is_connect() || error.is_builder() => Passed::NotReached(error.to_string()),
+            Err(error) => Passed::Lost(error.to_string()),
         }
     }
 
-    async fn try_pass_on(&self, to: &Address, head: &RequestHead) -> Result<Answered, reqwest::Error> {
+    async fn send(
+        &self,
+        to: &Address,
+        head: &RequestHead,
+        passing: Passing<'_>,
+    ) -> Result<Answered, reqwest::Error> {
+        let Passing { path, client: client_address, through_to } = passing;
         let (client, base) = self.client(to)?;
-        let path = head.uri().path_and_query().map_or("/", |path| path.as_str());
         let mut headers = passed_headers(head.headers());
         if let Some(secret) = &self.0.secret {
             headers.insert(SECRET, secret.clone());
         }
-        let client_address = head.remote_addr().and_then(|address| address.to_string().parse().ok());
         if let Some(address) = client_address {
             headers.insert(CLIENT_ADDRESS, address);
+        }
+        if let Some(name) = through_to.and_then(|name| HeaderValue::from_str(name).ok()) {
+            headers.insert(THROUGH, name);
         }
         let method = if head.method() == Method::HEAD { Method::GET } else { head.method().clone() };
         let request = client.request(method, format!("{base}{FORWARD}{path}")).headers(headers);

@@ -9,7 +9,7 @@ use myelin_rooms::{RoomError, Rooms};
 use serde::Serialize;
 
 use crate::{
-    peers::{CLIENT_ADDRESS, ELSEWHERE, FORWARD, Peers, SECRET},
+    peers::{CLIENT_ADDRESS, ELSEWHERE, FORWARD, LOST, Passed, Peers, SECRET, THROUGH},
     requests::UpdateProfile,
     status::Reporter,
 };
@@ -59,10 +59,36 @@ impl Serving {
         let holder = holder.unwrap_or_else(|| http::HeaderValue::from_static(""));
         RawResponse::empty(StatusCode::MISDIRECTED_REQUEST).with_header(ELSEWHERE, holder)
     }
+
+    /// Passes on what is for another process, which its sender does not reach. Once: it is served there or not at all.
+    async fn pass_farther(&self, request: &RawRequest, name: &str) -> RawResponse {
+        let assignment = self.reporter.rooms.as_ref().and_then(Rooms::writers);
+        let announced = assignment.and_then(|assignment| {
+            let assignment = assignment.borrow();
+            assignment.living().iter().find(|process| process.name == name)?.address.clone()
+        });
+        let nobody = http::HeaderValue::from_static("");
+        let Some(address) = self.peers.address(name, announced.as_deref()) else {
+            return self.elsewhere(None);
+        };
+        match self.peers.pass_farther(&address, &request.head).await {
+            Passed::Answered(answered) => answered.into_response(),
+            Passed::Elsewhere(holder) => {
+                let holder = holder.and_then(|holder| http::HeaderValue::from_str(&holder).ok());
+                let holder = holder.unwrap_or(nobody);
+                RawResponse::empty(StatusCode::MISDIRECTED_REQUEST).with_header(ELSEWHERE, holder)
+            }
+            Passed::NotReached(_) => self.elsewhere(None),
+            Passed::Lost(_) => RawResponse::empty(StatusCode::BAD_GATEWAY).with_header(LOST, nobody),
+        }
+    }
 }
 
 async fn forward(serving: Serving, request: RawRequest) -> Result<RawResponse, ApiError> {
     serving.check(&request)?;
+    if let Some(name) = request.head.header(THROUGH) {
+        return Ok(serving.pass_farther(&request, name).await);
+    }
     let clients = serving.clients.as_ref().ok_or_else(ApiError::unrecognized)?;
     let head = &request.head;
     let path = head.uri().path_and_query().and_then(|path| path.as_str().strip_prefix(FORWARD));

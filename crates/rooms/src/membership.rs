@@ -98,7 +98,8 @@ impl ChangeMembership {
 
 impl Rooms {
     /// Changes a membership and gives the id of the member event, once it is committed. To join a room that one is in
-    /// already gives the event by which one is.
+    /// already gives the event by which one is, and to say again what one has said of a membership gives the event by which one
+    /// did: a request may come twice.
     ///
     /// # Errors
     /// See [`RoomError`]. [`RoomError::UnknownRoom`] if no user of this server was ever in the room: joining it through
@@ -120,6 +121,11 @@ impl Rooms {
         if room.is_blocked && request.action != MembershipAction::Leave {
             return Err(RoomError::Blocked);
         }
+        if let Some(event_id) = said_already(&room, &request, &content) {
+            room.already(event_id.clone()).await?;
+            self.forget_if_left(&request).await?;
+            return Ok(event_id);
+        }
         check_target(&room, &request)?;
         if request.action == MembershipAction::Join {
             if let Some(event_id) = joined_already(&room, &request, &content) {
@@ -134,10 +140,15 @@ impl Rooms {
             }
         }
         let event_id = self.send_draft(room, draft, None, None).await?;
+        self.forget_if_left(&request).await?;
+        Ok(event_id)
+    }
+
+    async fn forget_if_left(&self, request: &ChangeMembership) -> Result<(), RoomError> {
         if request.action == MembershipAction::Leave && self.0.options.forget_on_leave {
             self.forget(&request.sender, &request.room_id).await?;
         }
-        Ok(event_id)
+        Ok(())
     }
 
     async fn draft_member(
@@ -203,6 +214,22 @@ fn check_target(room: &InRoom, request: &ChangeMembership) -> Result<(), RoomErr
         (MembershipAction::Invite, Join) => forbidden("the user is in the room already"),
         _ => Ok(()),
     }
+}
+
+/// The member event that the sender has sent, if it is the last one and says just what is to be said. Joins are looked at by
+/// themselves.
+fn said_already(
+    room: &InRoom,
+    request: &ChangeMembership,
+    content: &Map<String, Value>,
+) -> Option<OwnedEventId> {
+    if request.action == MembershipAction::Join {
+        return None;
+    }
+    let event = room.pdu(&StateEventType::RoomMember, request.target.as_str())?;
+    let is_same = *event.sender() == *request.sender
+        && event.content_as::<Map<String, Value>>().is_ok_and(|said| said == *content);
+    is_same.then(|| event.event_id().clone())
 }
 
 /// The event by which the user is in the room, if joining would say nothing new.

@@ -35,12 +35,17 @@ impl Operation {
     }
 }
 
-/// `POST` operations that ask, or say what is to be.
-const REPEATABLE_POSTS: [&str; 12] = [
+/// `POST` operations that ask, or say what is to be. A membership that the same user gives for the second time is not given again
+/// (`Rooms::change_membership`). `createRoom` and `upgradeRoom` would make a second room.
+const REPEATABLE_POSTS: [&str; 17] = [
+    "ban",
     "defineFilter",
     "forgetRoom",
+    "inviteBy3PID",
     "joinRoom",
     "joinRoomById",
+    "kick",
+    "knockRoom",
     "leaveRoom",
     "postReceipt",
     "queryKeys",
@@ -48,6 +53,7 @@ const REPEATABLE_POSTS: [&str; 12] = [
     "search",
     "searchUserDirectory",
     "setReadMarker",
+    "unban",
     "uploadKeys",
 ];
 
@@ -295,6 +301,7 @@ mod tests {
         };
         check("sendMessage", true);
         check("createRoom", false);
+        check("upgradeRoom", false);
         check("claimKeys", false);
     }
 

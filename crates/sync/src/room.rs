@@ -45,8 +45,8 @@ pub(crate) struct Room {
     latest_event: AtomicI64,
     /// The same for receipts.
     latest_receipt: AtomicI64,
-    /// The same for typing.
-    pub latest_typing: AtomicI64,
+    /// The last changes of who is typing, as far as is known.
+    latest_typing: RwLock<Position>,
     /// When a sync last looked at it.
     pub used: AtomicU64,
     /// Answers that are being made of it: nothing that they read is thrown away meanwhile.
@@ -117,7 +117,7 @@ impl Room {
             rules,
             latest_event: AtomicI64::new(i64::MAX),
             latest_receipt: AtomicI64::new(seen.receipts.maximum().0),
-            latest_typing: AtomicI64::new(seen.typing.maximum().0),
+            latest_typing: RwLock::new(seen.typing.clone()),
             used: AtomicU64::new(0),
             pins: AtomicUsize::new(0),
             watchers: Mutex::default(),
@@ -193,9 +193,14 @@ impl Room {
         }
     }
 
-    /// Whether somebody began or ceased to type after `since`, as far as is known.
-    pub fn has_typing_since(&self, since: StreamId) -> bool {
-        self.latest_typing.load(Ordering::Acquire) > since.0
+    /// Whether somebody began or ceased to type whom `since` does not cover, as far as is known.
+    pub fn has_typing_since(&self, since: &Position) -> bool {
+        !since.covers_all(&self.latest_typing.read())
+    }
+
+    /// Takes in that somebody began or ceased to type.
+    pub fn somebody_types(&self, writer: WriterId, id: StreamId) {
+        self.latest_typing.write().advance(writer, id);
     }
 
     /// Takes in a row of the events stream.

@@ -1,5 +1,5 @@
-//! Streams of which only the newest row of a key counts (receipts, account data): whoever should know of it ends up with the last
-//! one that was acknowledged.
+//! Streams of which only the newest row of a key counts (receipts, account data, presence), and what only memory knows (typing): whoever
+//! should know of it ends up with the last one that was acknowledged.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! What somebody does who talks in a room.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,10 +8,16 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     LIMIT, PAUSE_BEFORE_RETRY, Plan,
-    collect::{account_data_of, receipt_of},
+    collect::{NOT_TYPING, TYPING, account_data_of, presence_of, receipt_of, typing_of},
     progress::Progress,
 };
 use crate::{Answer, User, invariants::Acknowledged, path_segment};
+
+/// For how long whoever types does, unless they say something else before: longer than it may take until everybody has seen it,
+/// and the longest that the server takes.
+const TYPES_FOR: Duration = Duration::from_secs(120);
+/// How often it is looked at whether the test has done what it wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A member who sends.
 pub(super) struct Speaker {
@@ -24,6 +30,8 @@ pub(super) struct Speaker {
     pub(super) others: Vec<String>,
     /// The users who share any room with this one.
     pub(super) contacts: Vec<String>,
+    /// Whether it is here that the user says how they are: of two who do so at once nobody could tell which is the last.
+    pub(super) tells_presence: bool,
 }
 
 /// What was answered 200.
@@ -57,14 +65,54 @@ impl Speaker {
                     _ => self.change_state(n, &progress).await,
                 }
                 self.change_keys(&progress).await;
+                self.type_something((n / self.plan.extras_every).is_multiple_of(2), &progress).await;
+                self.tell_presence(n, &progress).await;
             }
             if !self.plan.pause.is_zero() {
                 sleep(self.plan.pause).await;
             }
             n += 1;
         }
+        if self.plan.extras_every > 0 {
+            self.say_last_words(n, &progress).await;
+        }
 
         spoken
+    }
+
+    /// Who types is known to processes' memory only, and what was said to one that is killed in that moment is lost. What is
+    /// judged is therefore what is said once the test has done its worst: those go on typing who don't say how they are.
+    async fn say_last_words(&self, n: usize, progress: &Progress) {
+        self.tell_presence(n, progress).await;
+        while !progress.is_done() {
+            sleep(LOOK_EVERY).await;
+        }
+        self.type_something(!self.tells_presence, progress).await;
+    }
+
+    async fn type_something(&self, is_typing: bool, progress: &Progress) {
+        let (room, user) = (path_segment(&self.room_id), path_segment(&self.user.id));
+        let path = format!("/_matrix/client/v3/rooms/{room}/typing/{user}");
+        let timeout_ms = TYPES_FOR.as_secs() * 1_000;
+        let body = match is_typing {
+            true => json!({ "typing": true, "timeout": timeout_ms }),
+            false => json!({ "typing": false }),
+        };
+        until_acknowledged(progress, || self.user.try_request(Method::PUT, &path, Some(&body))).await;
+        let value = if is_typing { TYPING } else { NOT_TYPING };
+        progress.wrote(typing_of(&self.user.id, &self.room_id), value, &self.others);
+    }
+
+    /// Says how the user is; of this, what they say lasts, while `presence` changes by itself.
+    async fn tell_presence(&self, n: usize, progress: &Progress) {
+        if !self.tells_presence {
+            return;
+        }
+        let path = format!("/_matrix/client/v3/presence/{}/status", path_segment(&self.user.id));
+        let status_msg = n.to_string();
+        let body = json!({ "presence": "online", "status_msg": status_msg });
+        until_acknowledged(progress, || self.user.try_request(Method::PUT, &path, Some(&body))).await;
+        progress.wrote(presence_of(&self.user.id), &status_msg, &self.contacts);
     }
 
     /// Unique on the device, as transaction IDs are.

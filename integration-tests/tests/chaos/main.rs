@@ -6,6 +6,7 @@
 //! leaves its figures in that file.
 
 mod fleet;
+mod memberships;
 mod network;
 mod overload;
 mod postgres;

@@ -74,6 +74,8 @@ async fn a_worker_does_not_reach_a_writer_of_rooms() {
         }
     });
     case("one worker does not reach one writer of rooms for 20 s; all others do")
+        // It asks through another process after a second.
+        .waiting_at_most(Duration::from_secs(5))
         .survives(cluster.await, async |_| {
             pull(&wire).await;
             assert!(wire.carried() > 0, "nothing went that way");

@@ -141,7 +141,7 @@ async fn run(site: &Site, mut request: Request, arrival: Arrival) -> Result<Outg
     let Arrival { method, remote_addr, arrived, route, path_args } = arrival;
     let shared = &site.shared;
     // Before the body is read: overload should cost as little as it can.
-    let place = shared.in_flight.enter(route.long_poll)?;
+    let place = shared.in_flight.enter(route.long_poll, wire::whose(&request, remote_addr))?;
     let limit = route.body_limit.unwrap_or(shared.body_limit);
     if wire::content_length(&request).is_some_and(|length| length > limit) {
         return Err(body::too_large(limit));

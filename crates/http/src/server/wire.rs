@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use actix_http::{HttpMessage as _, Request, Response, header as actix_header};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, limits::Whose};
 
 /// What the head of a request becomes.
 pub(super) struct Head {
@@ -49,6 +49,24 @@ pub(super) fn remote_addr(request: &Request, x_forwarded: bool) -> Option<IpAddr
     }
     let forwarded = text(request, &actix_header::X_FORWARDED_FOR).and_then(first_address);
     forwarded.or(peer)
+}
+
+/// Whose the request is, as far as that can be told before it is read.
+pub(super) fn whose(request: &Request, remote_addr: Option<IpAddr>) -> Whose<'_> {
+    let token = match text(request, &actix_header::AUTHORIZATION) {
+        Some(value) => {
+            let scheme_and_token = value.split_once(' ');
+            scheme_and_token
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+                .map(|(_, token)| token)
+        }
+        // As older clients send it. What is encoded there stays so: it need only be the same each time.
+        None => request
+            .uri()
+            .query()
+            .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("access_token="))),
+    };
+    token.map_or(Whose::Address(remote_addr), |token| Whose::of_token(token.trim()))
 }
 
 /// Proxies write `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or `[2001:db8::1]:4711`.
@@ -111,6 +129,25 @@ mod tests {
         check("::ffff:192.0.2.1", Some("192.0.2.1"));
         check("unknown, 192.0.2.1", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_request_is_its_tokens_owners_or_else_that_of_an_address() {
+        let address = Some(IpAddr::from([192, 0, 2, 1]));
+        let check = |uri: &'static str, header: Option<&'static str>, expected: Whose<'_>| {
+            let mut request = Request::new();
+            request.head_mut().uri = actix_http::Uri::from_static(uri);
+            if let Some(header) = header {
+                let value = actix_header::HeaderValue::from_static(header);
+                request.headers_mut().insert(actix_header::AUTHORIZATION, value);
+            }
+            assert_eq!(whose(&request, address), expected, "{uri} {header:?}");
+        };
+        check("/", Some("Bearer syt_YWxpY2U_a_b"), Whose::Owner("YWxpY2U"));
+        check("/", Some("bearer  other "), Whose::Owner("other"));
+        check("/?x=y&access_token=syt_YWxpY2U_c_d", None, Whose::Owner("YWxpY2U"));
+        check("/?access_token=syt_Ym9i_c_d", Some("X-Matrix origin=\"a\""), Whose::Address(address));
+        check("/?x=y", None, Whose::Address(address));
     }
 
     #[test]

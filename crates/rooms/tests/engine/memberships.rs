@@ -34,7 +34,7 @@ async fn memberships_follow_the_rules() {
         (ALICE, Invite, BOB, Some("invite")),
         (ALICE, Kick, BOB, Some("leave")),
         (ALICE, Leave, ALICE, Some("leave")),
-        (ALICE, Leave, ALICE, None),
+        (ALICE, Invite, BOB, None),
     ];
     for (number, (sender, action, target, expected)) in steps.into_iter().enumerate() {
         let outcome = world.change(sender, &room_id, action, target).await;
@@ -61,6 +61,34 @@ async fn joining_again_says_nothing_new() {
     assert_eq!(world.join(BOB, &room_id).await.unwrap(), first);
     let world = world.restart().await;
     assert_eq!(world.join(BOB, &room_id).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn what_is_said_twice_of_a_membership_is_said_once() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.set(ALICE, &room_id, "m.room.join_rules", "", json!({"join_rule": "knock"})).await.unwrap();
+    let steps = [
+        (ALICE, Invite, BOB),
+        (BOB, Join, BOB),
+        (ALICE, Kick, BOB),
+        (ALICE, Ban, BOB),
+        (ALICE, Unban, BOB),
+        (BOB, Knock, BOB),
+        (BOB, Leave, BOB),
+    ];
+    for (sender, action, target) in steps {
+        let first = world.change(sender, &room_id, action, target).await.unwrap();
+        let again = world.change(sender, &room_id, action, target).await;
+        assert_eq!(again.unwrap(), first, "{sender} {action:?} {target}");
+    }
+    // What others say is another thing, and so is what is said otherwise.
+    let refused = world.change(ALICE, &room_id, Kick, BOB).await;
+    assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+    let first = world.change(ALICE, &room_id, Ban, BOB).await.unwrap();
+    let mut request = ChangeMembership::new(user(ALICE), room_id.clone(), Ban);
+    (request.target, request.reason) = (user(BOB), Some("spam".to_owned()));
+    assert_ne!(world.rooms.change_membership(request).await.unwrap(), first);
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ fn backend(group: &Group, text: &mut String) -> std::fmt::Result {
             text,
             "    # What a process took which then stands still is sent again, where that is safe."
         )?;
-        writeln!(text, "    http-request set-timeout server 5s if METH_PUT")?;
+        writeln!(text, "    http-request set-timeout server 5s if METH_PUT or {MEMBERSHIP}")?;
         writeln!(text, "    retry-on conn-failure empty-response response-timeout 503")?;
     }
     let servers = group.servers.iter().map(|server| (server, ""));
@@ -91,6 +91,9 @@ fn backend(group: &Group, text: &mut String) -> std::fmt::Result {
     }
     writeln!(text)
 }
+
+/// Tells the requests that give a membership.
+const MEMBERSHIP: &str = "{ path_end /ban /forget /invite /join /kick /leave /unban }";
 
 const HEAD: &str = r#"# Made by `myelin-ctl proxy-config haproxy`.
 #
@@ -116,8 +119,8 @@ defaults
 
 "#;
 
-const FRONT: &str = r#"    # A request that may have made something is not sent twice.
-    http-request disable-l7-retry if METH_POST
+const FRONT: &str = r#"    # A request that may have made something is not sent twice. A membership that is given twice is one.
+    http-request disable-l7-retry if METH_POST !{ path_end /ban /forget /invite /join /kick /leave /unban } !{ path_sub /join/ /knock/ }
     http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Proto https if { ssl_fc }
     http-request set-header X-Forwarded-Proto http if !{ ssl_fc }

@@ -146,9 +146,9 @@ const PROXY: &str = r#"
 
 "#;
 
-const CHANGING: &str = r#"    # Events are sent under a transaction id, so those that a process took which then stands still are sent again, to one that
-    # knows by then who writes the room instead.
-    location ~ ^/_matrix/client/[^/]+/rooms/[^/]+/(?:send|state|redact)/ {
+const CHANGING: &str = r#"    # Events are sent under a transaction id, and a membership that is given twice is one, so those that a process took which then
+    # stands still are sent again, to one that knows by then who writes the room instead.
+    location ~ ^/_matrix/client/[^/]+/(?:rooms/[^/]+/(?:(?:send|state|redact)/|(?:ban|forget|invite|join|kick|leave|unban)$)|(?:join|knock)/) {
         proxy_read_timeout 5s;
         proxy_next_upstream error http_502 http_503;
         error_page 504 = @myelin_again;

@@ -1,6 +1,6 @@
 //! How rows of the streams reach the rooms and users that are followed, and whom they wake.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use myelin_ephemeral::{PresenceRow, ReceiptKind, ReceiptRow, TypingChange};
 use myelin_replication::Stamped;
@@ -218,10 +218,10 @@ impl Engine {
         let gate = self.gate.lock();
         let mut wake = Vec::new();
         if let Some(room) = self.followed_room(RoomNid(change.room_nid)) {
-            room.latest_typing.store(change.id.0, Ordering::Release);
+            room.somebody_types(change.writer, change.id);
             collect_waiting(&room, &mut wake);
         }
-        self.advance(|token| token.typing = Position::at(change.id));
+        self.advance(|token| token.typing.advance(change.writer, change.id));
         drop(gate);
         wake_all(&wake);
     }

@@ -112,16 +112,14 @@ impl Context<'_> {
     }
 
     fn typing_event(&self, plan: &RoomPlan) -> Option<String> {
-        let since = match self.since() {
-            Some(since) if !plan.is_new => since.typing.minimum(),
-            _ => myelin_types::StreamId::ZERO,
-        };
-        if self.since().is_some() && !plan.is_new && !plan.room.has_typing_since(since) {
+        let beginning = Position::default();
+        let since = self.since().filter(|_| !plan.is_new).map(|since| &since.typing);
+        if since.is_some_and(|since| !plan.room.has_typing_since(since)) {
             return None;
         }
-        let users = self.engine.parts.typing.changed_since(plan.room.nid.0, since)?;
+        let users = self.engine.parts.typing.changed_since(plan.room.nid.0, since.unwrap_or(&beginning))?;
         // Nobody is no news to somebody who knows of nobody.
-        if users.is_empty() && (self.since().is_none() || plan.is_new) {
+        if users.is_empty() && since.is_none() {
             return None;
         }
         let mut json = String::new();

@@ -42,6 +42,8 @@ impl Context<'_> {
         }
         let wanted: Vec<PresenceRow> = rows
             .into_iter()
+            // Rows of two writers come in any order: what is told is what they come to.
+            .map(|row| presence.known(&row.user_id).unwrap_or(row))
             .filter(|row| self.filter().presence.matches("m.presence", &row.user_id, || false))
             .filter(|row| !self.ignored.contains(&row.user_id))
             .collect();

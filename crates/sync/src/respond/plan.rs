@@ -88,7 +88,7 @@ impl Context<'_> {
                             && (self.request.full_state
                                 || handle.has_events_since(&since.events)
                                 || handle.has_receipts_since(&since.receipts)
-                                || handle.has_typing_since(since.typing.minimum())
+                                || handle.has_typing_since(&since.typing)
                                 || has_account_data(&room.room_id))
                         {
                             plan.timelines.push(joined(handle, false));

@@ -132,7 +132,7 @@ impl World {
         )
         .await
         .unwrap();
-        let typing = Typing::new(Clock::Manual(clock.clone()));
+        let typing = Typing::new(Clock::Manual(clock.clone()), session.writer(), session.epoch());
         let parts = SyncParts {
             options,
             clock: Clock::Manual(clock.clone()),

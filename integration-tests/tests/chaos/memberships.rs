@@ -1,0 +1,99 @@
+//! People come and go while the writer of their room stands still.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use myelin_integration_tests::{Cluster, Topology, User, path_segment};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::REPLACED;
+
+/// How long anybody waits: that a writer is gone is known after four seconds.
+const AT_MOST: Duration = Duration::from_secs(10);
+/// Longer than anybody waits for a writer that works.
+const LONG: Duration = Duration::from_secs(2);
+/// Rooms for each change, so that the writer that stands still has some of them.
+const ROOMS: usize = 4;
+
+/// Changes of Bob's membership: what it is before, who asks for what, and what it is afterwards.
+const CHANGES: [(&str, Who, &str, &str); 7] = [
+    ("leave", Who::Alice, "invite", "invite"),
+    ("invite", Who::Bob, "join", "join"),
+    ("join", Who::Bob, "leave", "leave"),
+    ("join", Who::Alice, "kick", "leave"),
+    ("join", Who::Alice, "ban", "ban"),
+    ("ban", Who::Alice, "unban", "leave"),
+    ("leave", Who::Bob, "knock", "knock"),
+];
+
+#[derive(Clone, Copy)]
+enum Who {
+    Alice,
+    Bob,
+}
+
+#[tokio::test]
+async fn memberships_are_given_though_the_writer_of_the_room_stands_still() {
+    let mut cluster = Cluster::start(Topology::default()).await;
+    let (alice, bob) = (cluster.register("worker1", "alice").await, cluster.register("worker1", "bob").await);
+    let people = &(alice, bob);
+    let changes = CHANGES.into_iter().flat_map(|change| std::iter::repeat_n(change, ROOMS));
+    let rooms = join_all(changes.clone().map(|(before, ..)| room(people, before))).await;
+
+    cluster.daemon_mut("events1").pause().await;
+    let asked = changes.zip(&rooms).map(async |((_, who, action, after), room)| {
+        let asked = Instant::now();
+        let answer = change(people, who, action, room).await;
+        assert_eq!(answer.0, 200, "{action}: {}", answer.1);
+        let member = people.0.at(cluster.api("worker2")).get(&member_of(&people.1, room)).await;
+        assert_eq!(member["membership"], after, "{action}");
+        (action, asked.elapsed())
+    });
+    let waited = join_all(asked).await;
+    assert!(waited.iter().all(|(_, waited)| *waited < AT_MOST), "{waited:?}");
+    assert!(waited.iter().any(|(_, waited)| *waited > LONG), "no request was under way there: {waited:?}");
+
+    let writer = cluster.daemon_mut("events1");
+    writer.resume().await;
+    let status = writer.ended().await;
+    assert_eq!(status.code(), Some(REPLACED), "{status}");
+}
+
+/// A room of Alice's in which Bob's membership is as wanted.
+async fn room((alice, bob): &(User, User), membership: &str) -> String {
+    let knock = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+    let room = alice.create_room(json!({ "preset": "private_chat", "initial_state": [knock] })).await;
+    if membership != "leave" {
+        alice.invite(&room, bob).await;
+    }
+    if ["join", "ban"].contains(&membership) {
+        bob.join(&room).await;
+    }
+    if membership == "ban" {
+        alice.post(&path_of("ban", &room), json!({ "user_id": bob.id })).await;
+    }
+    room
+}
+
+async fn change((alice, bob): &(User, User), who: Who, action: &str, room: &str) -> (u16, Value) {
+    let (user, body) = match who {
+        Who::Alice => (alice, json!({ "user_id": bob.id })),
+        Who::Bob => (bob, json!({})),
+    };
+    let answer = user.request(Method::POST, &path_of(action, room), Some(&body)).await;
+    (answer.status, answer.body)
+}
+
+fn path_of(action: &str, room: &str) -> String {
+    match action {
+        "knock" => format!("/_matrix/client/v3/knock/{}", path_segment(room)),
+        _ => format!("/_matrix/client/v3/rooms/{}/{action}", path_segment(room)),
+    }
+}
+
+fn member_of(user: &User, room: &str) -> String {
+    let (room, user) = (path_segment(room), path_segment(&user.id));
+    format!("/_matrix/client/v3/rooms/{room}/state/m.room.member/{user}")
+}
