@@ -99,13 +99,14 @@ impl Accounts {
         }
     }
 
-    /// Makes an account. The caller has checked that it may be made.
+    /// Makes an account. The caller has checked that it may be made; that the name is taken is found out only when the account is
+    /// written, after the password was hashed.
     ///
     /// # Errors
     /// See [`RegistrationError`].
     pub async fn register(&self, account: NewAccount<'_>) -> Result<OwnedUserId, RegistrationError> {
         let user_id = match account.localpart {
-            Some(localpart) => self.check_username(localpart).await?,
+            Some(localpart) => self.user_id_for(localpart)?,
             None => self.generate_user_id().await?,
         };
         let password_hash = match account.password {
