@@ -117,7 +117,7 @@ impl Services {
         let receipts = Receipts::new(database.clone(), feed, writer);
         let typing = Typing::new(clock.clone(), session.writer(), session.epoch());
         let speaking = session.clone();
-        typing.speak_while(move || !speaking.is_silent());
+        typing.speak_while(move || speaking.is_heard());
         let (feed, writer) = streams.open().await?;
         let (options, me) = (settings.presence_options(), session.writer());
         let presence = Presence::open(options, clock.clone(), database.clone(), feed, writer, me).await?;

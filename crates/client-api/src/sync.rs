@@ -12,7 +12,7 @@ use ruma::{
 use crate::{App, GuestOrUser, error::api};
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
-    routes.add(sync).long_poll();
+    routes.add(sync).long_poll("since");
 }
 
 async fn sync(

@@ -46,7 +46,8 @@ impl Devices {
     /// The keys of local users: of the listed devices, or of all where none is listed. `asker` is a local user, or
     /// `None` on behalf of another server.
     ///
-    /// Whoever was told of a change, by whichever process, finds it here.
+    /// Changes by other processes are seen as far as the stream has brought them: whoever asks on behalf of somebody who may have been
+    /// told of one has it brought first (`Horizon`).
     ///
     /// # Errors
     /// If the database fails.
@@ -55,7 +56,6 @@ impl Devices {
         asker: Option<&UserId>,
         wanted: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<QueriedKeys> {
-        self.feed().see_committed().await?;
         let known = self.keys_of(wanted.keys()).await?;
         let signatures = match asker {
             Some(asker) => Some(self.signatures_by(asker).await?),

@@ -23,7 +23,7 @@ pub(crate) struct Route {
     /// The operation's name, for metrics and logs.
     pub endpoint: Arc<Endpoint>,
     pub body_limit: Option<usize>,
-    pub long_poll: bool,
+    pub long_poll: Option<&'static str>,
     pub any_body: bool,
 }
 

@@ -58,9 +58,10 @@ pub struct Mounted {
 impl Mounted {
     /// This endpoint's requests may wait for tens of seconds. They count against the limit of waiting requests
     /// rather than of working ones, are dropped when the client leaves whatever their method, and should watch
-    /// [`RequestHead::draining`](crate::RequestHead::draining).
-    pub fn long_poll(&mut self) -> &mut Self {
-        self.route.long_poll = true;
+    /// [`RequestHead::draining`](crate::RequestHead::draining). The query parameter `from` says from where on a request waits: one that
+    /// has it is answered on the listener's thread, because all that is left to be done is to say what is new.
+    pub fn long_poll(&mut self, from: &'static str) -> &mut Self {
+        self.route.long_poll = Some(from);
         self
     }
 
@@ -147,7 +148,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         handler: BoxHandler,
     ) -> &mut Mounted {
         let endpoint = Arc::new(Endpoint::new(endpoint, false));
-        let route = Route { handler, endpoint, body_limit: None, long_poll: false, any_body: false };
+        let route = Route { handler, endpoint, body_limit: None, long_poll: None, any_body: false };
         self.mounted.push(Mounted { method, paths, route });
         self.mounted.last_mut().expect("it was just pushed")
     }

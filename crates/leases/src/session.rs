@@ -194,11 +194,6 @@ impl Session {
         }
     }
 
-    /// Whether that is so now.
-    pub fn is_silent(&self) -> bool {
-        self.0.beats.lock().last.elapsed() >= TTL
-    }
-
     /// Whether the process was replaced.
     pub fn is_lost(&self) -> bool {
         *self.0.lost.borrow()

@@ -106,8 +106,10 @@ async fn panics(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
     panic!("a handler's mistake");
 }
 
+/// Makes a timer only once it waits.
 async fn panics_later(_: App, _: RawRequest) -> Result<RawResponse, ApiError> {
     tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
     panic!("a handler's mistake, after it had to wait");
 }
 
@@ -127,11 +129,12 @@ fn router(app: &App) -> Router {
     routes.add_raw(Method::POST, "/small", echo).body_limit(10);
     routes.add_raw(Method::GET, "/wait", wait);
     routes.add_raw(Method::POST, "/wait", wait);
-    routes.add_raw(Method::POST, "/poll", poll).long_poll();
+    routes.add_raw(Method::POST, "/poll", poll).long_poll("since");
     routes.add_raw(Method::GET, "/big", big);
     routes.add_raw(Method::GET, "/streamed", streamed);
     routes.add_raw(Method::GET, "/panics", panics);
     routes.add_raw(Method::GET, "/panics-later", panics_later);
+    routes.add_raw(Method::GET, "/panics-waiting", panics_later).long_poll("since");
     routes.add_raw(Method::GET, "/fails", fails);
     routes.build()
 }
@@ -293,6 +296,7 @@ async fn a_panic_costs_one_request() {
     let mut connection = Connection::open(server.addresses()[0]).await;
     assert_eq!(connection.ask("GET /panics", &[], "").await.status, 500);
     assert_eq!(connection.ask("GET /panics-later", &[], "").await.status, 500);
+    assert_eq!(connection.ask("GET /panics-waiting?since=s0", &[], "").await.status, 500);
     assert_eq!(connection.ask("GET /echo", &[], "").await.status, 200, "even the connection goes on");
 }
 
@@ -324,7 +328,7 @@ async fn overload_is_answered_at_once_and_long_polls_are_counted_apart() {
 async fn reads_and_long_polls_end_with_their_client_but_writes_run_to_their_end() {
     let app = App::default();
     let server = start(&app);
-    for request in ["GET /wait", "POST /poll"] {
+    for request in ["GET /wait", "POST /poll", "POST /poll?since=s0"] {
         let mut connection = Connection::open(server.addresses()[0]).await;
         connection.send(request, &[], "").await;
         app.begun.notified().await;

@@ -14,16 +14,19 @@ async fn stopping_answers_long_polls_and_finishes_what_is_under_way() {
     let address = server.addresses()[0];
     let mut idle = Connection::open(address).await;
     assert_eq!(idle.ask("GET /echo", &[], "").await.status, 200);
-    let mut polling = Connection::open(address).await;
-    polling.send("POST /poll", &[], "").await;
-    app.begun.notified().await;
+    let mut polling = [Connection::open(address).await, Connection::open(address).await];
+    for (polling, request) in polling.iter_mut().zip(["POST /poll", "POST /poll?since=s0"]) {
+        polling.send(request, &[], "").await;
+        app.begun.notified().await;
+    }
     let mut working = Connection::open(address).await;
     working.send("POST /wait", &[], "").await;
     app.begun.notified().await;
 
     let stopped = tokio::spawn(server.stop());
-    let answer = polling.read(false).await;
-    assert_eq!(answer.json()["next_batch"], "s1");
+    for polling in &mut polling {
+        assert_eq!(polling.read(false).await.json()["next_batch"], "s1");
+    }
     assert!(idle.closes().await, "who has nothing under way is sent away");
     app.go_on.notify_one();
     assert_eq!(working.read(false).await.status, 200);
