@@ -13,26 +13,26 @@ use myelin_integration_tests::{
     nginx::{Nginx, proxy_config},
     path_segment,
 };
-use myelin_routing::{Api, Operation, Role, operations};
+use myelin_routing::{Api, Operation, ServedBy, operations};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::timeout;
 
 /// The processes that a row of the table asks for, in this cluster: streams that no worker was given are main's.
 fn wanted(operation: &Operation) -> &'static [&'static str] {
-    match operation.role {
-        Role::EventsWriter => &["events1", "events2"],
-        Role::GenericWorker => &["worker1", "worker2"],
-        Role::MediaRepo => &["media1"],
-        Role::UserDir => &["users1"],
-        Role::Main
-        | Role::TypingWriter
-        | Role::ToDeviceWriter
-        | Role::ReceiptsWriter
-        | Role::PresenceWriter
-        | Role::AccountDataWriter
-        | Role::PushRulesWriter
-        | Role::DeviceListsWriter => &["main"],
+    match operation.served_by {
+        ServedBy::EventsWriter => &["events1", "events2"],
+        ServedBy::GenericWorker => &["worker1", "worker2"],
+        ServedBy::MediaRepo => &["media1"],
+        ServedBy::UserDir => &["users1"],
+        ServedBy::Main
+        | ServedBy::TypingWriter
+        | ServedBy::ToDeviceWriter
+        | ServedBy::ReceiptsWriter
+        | ServedBy::PresenceWriter
+        | ServedBy::AccountDataWriter
+        | ServedBy::PushRulesWriter
+        | ServedBy::DeviceListsWriter => &["main"],
     }
 }
 

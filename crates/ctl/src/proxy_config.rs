@@ -7,7 +7,7 @@ use myelin_config::{Address, ResourceName};
 use myelin_daemon::Role;
 use myelin_rooms::writers_of_shards;
 use myelin_routing::{
-    Role as Serves,
+    ServedBy,
     proxy::{Front, Plan, Process},
 };
 
@@ -93,10 +93,10 @@ fn process(member: &Member) -> Option<Process> {
     Some(Process {
         name: member.process.name.clone(),
         role: match member.role() {
-            Role::Main => Serves::Main,
-            Role::MediaRepo => Serves::MediaRepo,
-            Role::UserDir => Serves::UserDir,
-            Role::GenericWorker => Serves::GenericWorker,
+            Role::Main => ServedBy::Main,
+            Role::MediaRepo => ServedBy::MediaRepo,
+            Role::UserDir => ServedBy::UserDir,
+            Role::GenericWorker => ServedBy::GenericWorker,
             Role::Pusher | Role::AppserviceSender | Role::FederationSender => return None,
         },
         writes: writes.map(|(stream, _)| stream.to_owned()).collect(),

@@ -19,7 +19,7 @@ use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead, owner_of};
 use myelin_leases::{Assignment, Living, Registration, Session, weigh};
 use myelin_replication::Horizon;
 use myelin_rooms::{Rooms, shard_of};
-use myelin_routing::{Api, Role};
+use myelin_routing::{Api, ServedBy};
 use ruma::RoomId;
 use tokio::{sync::watch, time::Instant};
 use tracing::debug;
@@ -309,16 +309,18 @@ fn wishes() -> HashMap<&'static str, Wish> {
     let wish = |operation: &'static myelin_routing::Operation| {
         let parameters = operation.path.split('/').filter(|segment| segment.starts_with('{'));
         let room = parameters.into_iter().position(|segment| segment == "{roomId}");
-        let wish = match operation.role {
-            Role::EventsWriter => Wish::Room(room?),
-            Role::TypingWriter => Wish::StreamByRoom("typing", room?),
-            Role::ToDeviceWriter => Wish::StreamByUser("to_device"),
-            Role::ReceiptsWriter => Wish::StreamByUser("receipts"),
-            Role::PresenceWriter => Wish::StreamByUser("presence"),
-            Role::AccountDataWriter => Wish::StreamByUser("account_data"),
-            Role::PushRulesWriter => Wish::StreamByUser("push_rules"),
-            Role::DeviceListsWriter => Wish::StreamByUser("device_lists"),
-            Role::Main | Role::GenericWorker | Role::MediaRepo | Role::UserDir => return None,
+        let wish = match operation.served_by {
+            ServedBy::EventsWriter => Wish::Room(room?),
+            ServedBy::TypingWriter => Wish::StreamByRoom("typing", room?),
+            ServedBy::ToDeviceWriter => Wish::StreamByUser("to_device"),
+            ServedBy::ReceiptsWriter => Wish::StreamByUser("receipts"),
+            ServedBy::PresenceWriter => Wish::StreamByUser("presence"),
+            ServedBy::AccountDataWriter => Wish::StreamByUser("account_data"),
+            ServedBy::PushRulesWriter => Wish::StreamByUser("push_rules"),
+            ServedBy::DeviceListsWriter => Wish::StreamByUser("device_lists"),
+            ServedBy::Main | ServedBy::GenericWorker | ServedBy::MediaRepo | ServedBy::UserDir => {
+                return None;
+            }
         };
         Some((operation.name.as_str(), wish))
     };

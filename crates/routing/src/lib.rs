@@ -7,4 +7,4 @@
 pub mod proxy;
 mod table;
 
-pub use self::table::{Api, Auth, Balance, Operation, Pool, Role, find, operations};
+pub use self::table::{Api, Auth, Balance, Operation, Pool, ServedBy, find, operations};

@@ -14,7 +14,7 @@ mod rules;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 pub use self::{nginx_main::nginx_main, rules::Rule};
-use crate::{Api, Balance, Operation, Pool, Role, operations};
+use crate::{Api, Balance, Operation, Pool, ServedBy, operations};
 
 /// A process as a proxy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Process {
     /// Its name.
     pub name: String,
     /// What it was made for: one of the roles that are no writers.
-    pub role: Role,
+    pub role: ServedBy,
     /// The streams that it writes.
     pub writes: Vec<String>,
     /// Where it serves clients, if it does.
@@ -114,7 +114,7 @@ impl Plan {
                     servers,
                     backups,
                     waits: operation.pool == Pool::Sync,
-                    changes_rooms: operation.role == Role::EventsWriter,
+                    changes_rooms: operation.served_by == ServedBy::EventsWriter,
                     uploads: operation.pool == Pool::Media,
                     rules: Vec::new(),
                 };
@@ -125,7 +125,7 @@ impl Plan {
         let groups =
             groups.into_values().map(|(group, operations)| Group { rules: rules::of(&operations), ..group });
         let groups: Vec<Group> = groups.filter(|group| !group.servers.is_empty()).collect();
-        let main = everyone.list(|process| process.client.clone().filter(|_| process.role == Role::Main));
+        let main = everyone.list(|process| process.client.clone().filter(|_| process.role == ServedBy::Main));
         let special = |name: &str, servers: Vec<String>, balance, waits| {
             let backups = clients.iter().filter(|client| !servers.contains(client)).cloned().collect();
             Group {
@@ -183,7 +183,7 @@ fn group_name(operation: &Operation) -> String {
     };
     let api =
         if operation.api == Api::Federation && operation.pool == Pool::Media { "federation_" } else { "" };
-    let (pool, role) = (word(operation.pool.as_str()), word(operation.role.as_str()));
+    let (pool, role) = (word(operation.pool.as_str()), word(operation.served_by.as_str()));
     format!("{api}{pool}_by_{balance}_on_{role}")
 }
 
@@ -208,16 +208,18 @@ impl Servers<'_> {
             self.list(|process| address(process).filter(|_| wanted(process)))
         };
         let plain_workers =
-            || with(&|process| process.role == Role::GenericWorker && process.writes.is_empty());
-        let workers = || with(&|process| process.role == Role::GenericWorker);
-        let main = || with(&|process| process.role == Role::Main);
-        let own = match stream_of(operation.role) {
+            || with(&|process| process.role == ServedBy::GenericWorker && process.writes.is_empty());
+        let workers = || with(&|process| process.role == ServedBy::GenericWorker);
+        let main = || with(&|process| process.role == ServedBy::Main);
+        let own = match stream_of(operation.served_by) {
             Some(stream) => with(&|process| process.writes.iter().any(|writes| writes == stream)),
-            None if operation.role == Role::GenericWorker => plain_workers(),
-            None => with(&|process| process.role == operation.role),
+            None if operation.served_by == ServedBy::GenericWorker => plain_workers(),
+            None => with(&|process| process.role == operation.served_by),
         };
-        let choices: [Vec<String>; 4] = match operation.role {
-            Role::Main | Role::MediaRepo | Role::UserDir => [own, main(), plain_workers(), workers()],
+        let choices: [Vec<String>; 4] = match operation.served_by {
+            ServedBy::Main | ServedBy::MediaRepo | ServedBy::UserDir => {
+                [own, main(), plain_workers(), workers()]
+            }
             _ => [own, plain_workers(), workers(), main()],
         };
         let servers = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or_default();
@@ -227,7 +229,9 @@ impl Servers<'_> {
 
     /// Which of the servers writes each shard of rooms, if the operation goes to the writer of a room; nothing if one is unknown.
     fn shards(&self, operation: &Operation, writers: &[String], servers: &[String]) -> Vec<usize> {
-        if (operation.role, operation.balance) != (Role::EventsWriter, Balance::Room) || servers.len() < 2 {
+        if (operation.served_by, operation.balance) != (ServedBy::EventsWriter, Balance::Room)
+            || servers.len() < 2
+        {
             return Vec::new();
         }
         let server = |writer: &String| {
@@ -241,7 +245,7 @@ impl Servers<'_> {
     /// Initial syncs take long: where there are workers enough, one of them has nothing else to do.
     fn initial_sync(&self, clients: &[String]) -> Vec<String> {
         let plain = self.list(|process| {
-            let is_plain = process.role == Role::GenericWorker && process.writes.is_empty();
+            let is_plain = process.role == ServedBy::GenericWorker && process.writes.is_empty();
             process.client.clone().filter(|_| is_plain)
         });
         match plain.as_slice() {
@@ -253,7 +257,7 @@ impl Servers<'_> {
 }
 
 /// The stream that a role writes.
-pub fn stream_of(role: Role) -> Option<&'static str> {
+pub fn stream_of(role: ServedBy) -> Option<&'static str> {
     role.as_str().strip_prefix("writer:")
 }
 
@@ -261,7 +265,7 @@ pub fn stream_of(role: Role) -> Option<&'static str> {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn process(name: &str, role: Role, port: u16, writes: &[&str]) -> Process {
+    pub(crate) fn process(name: &str, role: ServedBy, port: u16, writes: &[&str]) -> Process {
         let address = || Some(format!("127.0.0.1:{port}"));
         Process {
             name: name.to_owned(),
@@ -269,7 +273,7 @@ pub(crate) mod tests {
             writes: writes.iter().map(|&stream| stream.to_owned()).collect(),
             client: address(),
             federation: address(),
-            media: matches!(role, Role::Main | Role::MediaRepo).then(address).flatten(),
+            media: matches!(role, ServedBy::Main | ServedBy::MediaRepo).then(address).flatten(),
         }
     }
 
@@ -286,14 +290,14 @@ pub(crate) mod tests {
     /// Main, two workers, two writers of rooms, a writer of typing, media and users.
     pub(crate) fn cluster() -> Vec<Process> {
         vec![
-            process("main", Role::Main, 1000, &[]),
-            process("worker1", Role::GenericWorker, 1001, &[]),
-            process("worker2", Role::GenericWorker, 1002, &[]),
-            process("events1", Role::GenericWorker, 1003, &["events"]),
-            process("events2", Role::GenericWorker, 1004, &["events"]),
-            process("typing1", Role::GenericWorker, 1005, &["typing"]),
-            process("media1", Role::MediaRepo, 1006, &[]),
-            process("users1", Role::UserDir, 1007, &[]),
+            process("main", ServedBy::Main, 1000, &[]),
+            process("worker1", ServedBy::GenericWorker, 1001, &[]),
+            process("worker2", ServedBy::GenericWorker, 1002, &[]),
+            process("events1", ServedBy::GenericWorker, 1003, &["events"]),
+            process("events2", ServedBy::GenericWorker, 1004, &["events"]),
+            process("typing1", ServedBy::GenericWorker, 1005, &["typing"]),
+            process("media1", ServedBy::MediaRepo, 1006, &[]),
+            process("users1", ServedBy::UserDir, 1007, &[]),
         ]
     }
 
@@ -339,7 +343,7 @@ pub(crate) mod tests {
         check(&cluster(), "POST", "/_matrix/client/v3/user_directory/search", &[1007]);
         check(&cluster(), "GET", "/_synapse/admin/v1/register", &[1000]);
         check(&cluster(), "GET", "/nothing", &[1000]);
-        let alone = [process("main", Role::Main, 1000, &[])];
+        let alone = [process("main", ServedBy::Main, 1000, &[])];
         check(&alone, "PUT", &format!("{room}/send/m.room.message/1"), &[1000]);
         check(&alone, "POST", "/_matrix/media/v3/upload", &[1000]);
         assert_eq!(Plan::new(&[], front()), Err(NoProcess));
@@ -370,7 +374,7 @@ pub(crate) mod tests {
         let mut processes = cluster();
         let initial = |processes: &[Process]| Plan::new(processes, front()).unwrap().initial_sync.servers;
         assert_eq!(initial(&processes), ["127.0.0.1:1001", "127.0.0.1:1002"]);
-        processes.push(process("worker3", Role::GenericWorker, 1010, &[]));
+        processes.push(process("worker3", ServedBy::GenericWorker, 1010, &[]));
         assert_eq!(initial(&processes), ["127.0.0.1:1010"]);
         assert_eq!(initial(&processes[..1]), ["127.0.0.1:1000"]);
     }

@@ -20,7 +20,7 @@ pub struct Operation {
     /// How callers show who they are.
     pub auth: Auth,
     /// The process that serves it best. Every other can, or forwards.
-    pub role: Role,
+    pub served_by: ServedBy,
     /// What requests should agree in to reach the same process.
     pub balance: Balance,
     /// Which requests share a pool of processes.
@@ -112,7 +112,7 @@ words! {
 
 words! {
     /// The process that serves an operation best.
-    Role {
+    ServedBy {
         /// The main process.
         Main = "main",
         /// Any generic worker.
@@ -233,11 +233,11 @@ fn read_row(line: &'static str) -> Operation {
             Api::Federation => format!("federation:{id}"),
         };
         let auth = Auth::from_word(columns.next()?)?;
-        let role = Role::from_word(columns.next()?)?;
+        let served_by = ServedBy::from_word(columns.next()?)?;
         let balance = Balance::from_word(columns.next()?)?;
         let pool = Pool::from_word(columns.next()?)?;
         columns.next().is_none().then_some(())?;
-        Some(Operation { api, method, path, id, name, auth, role, balance, pool })
+        Some(Operation { api, method, path, id, name, auth, served_by, balance, pool })
     };
     read().unwrap_or_else(|| panic!("endpoints.tsv: {line}"))
 }

@@ -6,14 +6,14 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::{Plan, SYNC};
-use crate::{Balance, Operation, Pool, Role, operations};
+use crate::{Balance, Operation, Pool, ServedBy, operations};
 
 /// The kinds of processes that requests are sent to, by the label `app.kubernetes.io/component`, and what each is for.
-const SERVICES: [(&str, Role); 4] = [
-    ("generic-worker", Role::GenericWorker),
-    ("media-repo", Role::MediaRepo),
-    ("user-dir", Role::UserDir),
-    ("main", Role::Main),
+const SERVICES: [(&str, ServedBy); 4] = [
+    ("generic-worker", ServedBy::GenericWorker),
+    ("media-repo", ServedBy::MediaRepo),
+    ("user-dir", ServedBy::UserDir),
+    ("main", ServedBy::Main),
 ];
 
 pub(super) fn write(plan: &Plan) -> String {
@@ -50,10 +50,17 @@ fn write_to(plan: &Plan, text: &mut String) -> std::fmt::Result {
     ingress(SYNC, "generic-worker", Balance::User, true, &by(Pool::Sync), text)?;
     ingress("media", "media-repo", Balance::Uri, false, &by(Pool::Media), text)?;
     ingress("login", "generic-worker", Balance::Any, false, &by(Pool::Login), text)?;
-    ingress("users", "user-dir", Balance::User, false, &|operation| operation.role == Role::UserDir, text)?;
+    ingress(
+        "users",
+        "user-dir",
+        Balance::User,
+        false,
+        &|operation| operation.served_by == ServedBy::UserDir,
+        text,
+    )?;
     ingress("send", "generic-worker", Balance::Room, false, &by(Pool::Send), text)?;
     ingress("read", "generic-worker", Balance::Room, false, &by(Pool::Read), text)?;
-    let in_workers = |operation: &&Operation| !matches!(operation.role, Role::Main);
+    let in_workers = |operation: &&Operation| !matches!(operation.served_by, ServedBy::Main);
     ingress("workers", "generic-worker", Balance::User, false, &in_workers, text)?;
     let others = Ingress { name: "otherwise", service: "main", balance: Balance::Any, waits: false };
     write_ingress(plan, &others, &BTreeSet::from(["/"]), text)
@@ -156,7 +163,7 @@ mod tests {
         let text = Plan::new(&cluster(), front()).unwrap().kubernetes();
         for operation in operations() {
             let line = format!("- path: '{}'", super::expression(operation.path));
-            let is_for_main = operation.role == crate::Role::Main;
+            let is_for_main = operation.served_by == crate::ServedBy::Main;
             let count = text.matches(&line).count();
             assert!(count == 1 || (is_for_main && count == 0), "{}: {count}", operation.path);
         }
