@@ -200,6 +200,17 @@ impl Between<'_> {
         let counts = there.try_sync(None, 0).await.expect("an answer").ok();
         let count = counts["device_one_time_keys_count"]["curve25519"].as_u64().unwrap_or_default();
         self.seen("one-time keys", count == u64::try_from(round).expect("few rounds") + 1);
+        let wanted = json!({ "device_keys": { (here.id.as_str()): [] } });
+        let query = async || there.post("/_matrix/client/v3/keys/query", wanted.clone()).await;
+        let id = device.device_id.as_str();
+        let before = query().await["device_keys"][&*here.id][id].clone();
+        let identity = json!({
+            "user_id": here.id, "device_id": id, "algorithms": ["m.megolm.v1.aes-sha2"],
+            "keys": { format!("ed25519:{id}"): "key" }, "signatures": {},
+        });
+        device.post("/_matrix/client/v3/keys/upload", json!({ "device_keys": identity })).await;
+        let after = query().await["device_keys"][&*here.id][id]["device_id"].clone();
+        self.seen("a device's keys", before.is_null() && after == id);
         let since = counts["next_batch"].clone();
         let to_device = format!("/_matrix/client/v3/sendToDevice/test.type/t{round}");
         let content =

@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_that_another_process_wrote_is_seen_at_once() {
+    async fn a_change_that_another_process_wrote_is_seen_once_the_stream_has_brought_it() {
         let services = services().await;
         let feed = Feed::<DeviceListStream>::open((*services.database).clone()).await.unwrap();
         let other = Devices::new((*services.database).clone(), feed, services.devices.0.writer.clone());
@@ -440,6 +440,7 @@ mod tests {
         let keys = device_keys(alice_id(), phone_id(), &TestKey::new("PHONE"));
         let upload = KeysUpload { device_keys: Some(typed(&keys)), ..KeysUpload::default() };
         services.devices.upload_keys(alice_id(), phone_id(), upload).await.unwrap();
-        assert_eq!(found().await, 1, "nobody told this process");
+        other.feed().see_committed().await.unwrap();
+        assert_eq!(found().await, 1);
     }
 }
