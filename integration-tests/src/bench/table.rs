@@ -9,6 +9,10 @@ use crate::{report::Report, scenarios::SCENARIOS};
 /// The document's places for the table.
 const MARKS: [&str; 2] = ["<!-- figures: dev/bench --table writes them -->\n", "<!-- end of the figures -->"];
 
+/// What a request to the empty handler took over eight connections where the goals were set, in milliseconds: on a slower machine
+/// those for our own CPU time are higher.
+const EMPTY_HANDLER_MS: f64 = 0.007;
+
 /// What is aimed at: CPU time per operation in milliseconds, of our daemons and of PostgreSQL, of main alone.
 const GOALS: &[(&str, f64, f64)] = &[
     ("idle", 0.2, 0.0),
@@ -57,6 +61,8 @@ fn table(reports: &[Report]) -> String {
     let mut text = "| scenario | an operation | our CPU, ms | × empty handler | PostgreSQL's CPU, ms | goal | queries, reads | WAL, B | ops/s | p50, p99, ms | memory, MB |\n\
                     | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n"
         .to_owned();
+    let handler = reports.iter().find(|report| report.scenario == "empty_handler_8");
+    let slowness = handler.map_or(1.0, |handler| handler.server_cpu_ms_per_op / EMPTY_HANDLER_MS).max(1.0);
     for report in reports {
         let about = SCENARIOS
             .iter()
@@ -76,7 +82,7 @@ fn table(reports: &[Report]) -> String {
             "| {name} | {about} | {} | {multiple} | {} | {} | {}, {} | {:.0} | {:.0} | {:.1}, {:.1} | {:.0} |",
             digits(report.server_cpu_ms_per_op - report.hashing_cpu_ms_per_op.unwrap_or_default()),
             digits(report.postgres_cpu_ms_per_op),
-            goal(report),
+            goal(report, slowness),
             digits(report.queries_per_op),
             digits(report.reads_per_op),
             report.wal_bytes_per_op,
@@ -89,19 +95,25 @@ fn table(reports: &[Report]) -> String {
     text
 }
 
-/// The goal, and whether it is met.
-fn goal(report: &Report) -> String {
+/// The goal, and whether it is met: bold as it was set, in italics on a machine that is so much slower.
+fn goal(report: &Report, slowness: f64) -> String {
     let Some((_, ours, postgres)) = GOALS.iter().find(|(scenario, ..)| *scenario == report.scenario) else {
         return String::new();
     };
     let hashing = report.hashing_cpu_ms_per_op.unwrap_or_default();
-    let is_met = report.server_cpu_ms_per_op - hashing <= *ours
-        && (*postgres == 0.0 || report.postgres_cpu_ms_per_op <= *postgres);
+    let is_met = |slowness: f64| {
+        report.server_cpu_ms_per_op - hashing <= *ours * slowness
+            && (*postgres == 0.0 || report.postgres_cpu_ms_per_op <= *postgres)
+    };
     let both = match *postgres {
         0.0 => ours.to_string(),
         postgres => format!("{ours} / {postgres}"),
     };
-    if is_met { format!("**{both}**") } else { both }
+    match (is_met(1.0), is_met(slowness)) {
+        (true, _) => format!("**{both}**"),
+        (false, true) => format!("*{both}*"),
+        (false, false) => both,
+    }
 }
 
 /// Two or three digits that say something.
@@ -131,6 +143,9 @@ mod tests {
         assert!(!written.contains("old"));
         assert!(written.contains("| whoami |") && written.contains("| **0.02** |"), "{written}");
         assert!(written.contains("| 0.025 |"), "a goal that is missed: {written}");
+        let slow = [report("empty_handler_8", 0.014), report("whoami", 0.03), report("typing", 0.051)];
+        let written = table(&slow);
+        assert!(written.contains("| *0.02* |") && written.contains("| 0.025 |"), "a slow machine: {written}");
         assert_eq!(in_document("nothing", ""), None);
     }
 

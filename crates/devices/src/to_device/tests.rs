@@ -2,7 +2,7 @@ use ruma::{device_id, user_id};
 use serde_json::json;
 
 use super::*;
-use crate::test_support::*;
+use crate::{TransactionWork, test_support::*};
 
 fn to(targets: &[(&UserId, &str)], text: &str) -> SendToDevice {
     let mut messages: BTreeMap<OwnedUserId, BTreeMap<_, _>> = BTreeMap::new();
@@ -102,6 +102,27 @@ async fn messages_stay_until_the_device_comes_back_with_the_token_that_covers_th
     services.to_device.delete_up_to(alice_id(), phone_id(), &token).await.unwrap();
     assert_eq!(services.stored().await, 0);
     assert_eq!(token, *services.to_device.feed().position());
+}
+
+#[tokio::test]
+async fn a_device_does_not_get_what_was_for_a_former_one_of_its_name() {
+    let services = services().await;
+    services.add_device(alice_id(), phone_id()).await;
+    let start = Position::default();
+    assert!(services.inbox(alice_id(), phone_id(), &start, 100).await.0.is_empty());
+    services.to_device.send(to(&[(alice_id(), "PHONE")], "old")).await.unwrap();
+    let work: TransactionWork<()> = Box::new(|transaction| {
+        Box::pin(async {
+            myelin_storage::execute(transaction, "DELETE FROM devices", &[]).await?;
+            Ok(())
+        })
+    });
+    services.devices.remove_devices(alice_id(), vec![phone_id().to_owned()], work).await.unwrap();
+    services.add_device(alice_id(), phone_id()).await;
+    let (messages, token) = services.inbox(alice_id(), phone_id(), &start, 100).await;
+    assert!(messages.is_empty(), "{messages:?}");
+    services.to_device.send(to(&[(alice_id(), "PHONE")], "new")).await.unwrap();
+    assert_eq!(services.inbox(alice_id(), phone_id(), &token, 100).await.0, ["new"]);
 }
 
 #[tokio::test]
