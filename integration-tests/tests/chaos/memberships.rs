@@ -37,6 +37,7 @@ enum Who {
 #[tokio::test]
 async fn memberships_are_given_though_the_writer_of_the_room_stands_still() {
     let mut cluster = Cluster::start(Topology::default()).await;
+    has_rooms(&cluster, "events1").await;
     let (alice, bob) = (cluster.register("worker1", "alice").await, cluster.register("worker1", "bob").await);
     let people = &(alice, bob);
     let changes = CHANGES.into_iter().flat_map(|change| std::iter::repeat_n(change, ROOMS));
@@ -59,6 +60,16 @@ async fn memberships_are_given_though_the_writer_of_the_room_stands_still() {
     writer.resume().await;
     let status = writer.ended().await;
     assert_eq!(status.code(), Some(REPLACED), "{status}");
+}
+
+/// Waits until a writer of rooms has been handed its share: it is ready before that.
+async fn has_rooms(cluster: &Cluster, name: &str) {
+    const SQL: &str = "SELECT count(*) FROM leases JOIN instances USING (writer_id, epoch)
+                        WHERE instance_name = $1 AND lease LIKE 'events/%'";
+    let database = cluster.database().connect().await.expect("PostgreSQL is there");
+    while database.query_one(SQL, &[&name]).await.expect("an answer").get::<_, i64>(0) < 16 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A room of Alice's in which Bob's membership is as wanted.
