@@ -55,7 +55,7 @@ impl Forwarding {
         if self.may_repeat(head) {
             let mut ticks = interval_at(asked + PATIENCE, PATIENCE);
             ticks.tick().await;
-            while !pulse.is_missed_since(asked) {
+            while pulse.was_heard_within(PATIENCE) {
                 ticks.tick().await;
             }
             pulse.stop();
