@@ -5,7 +5,7 @@ mod cache;
 use std::{collections::HashSet, sync::Arc};
 
 use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError};
-use myelin_storage::{Client, Database, Result, StorageError, Transaction, account_data as rows};
+use myelin_storage::{Client, Database, Result, StorageError, Write, account_data as rows};
 use myelin_types::{Position, StreamId, WriterId};
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId, events::ignored_user_list::IgnoredUserListEventContent,
@@ -38,7 +38,7 @@ impl Stream for AccountDataStream {
 
     type Row = AccountDataEvent;
 
-    async fn persist(transaction: &Transaction<'_>, events: &[Stamped<AccountDataEvent>]) -> Result<()> {
+    async fn persist(db: &impl Write, events: &[Stamped<AccountDataEvent>]) -> Result<()> {
         let new: Vec<rows::NewAccountData<'_>> = events
             .iter()
             .map(|Stamped { id, writer, row }| rows::NewAccountData {
@@ -50,7 +50,7 @@ impl Stream for AccountDataStream {
                 writer_id: *writer,
             })
             .collect();
-        rows::upsert_account_data(transaction, &new).await
+        rows::upsert_account_data(db, &new).await
     }
 
     async fn since(

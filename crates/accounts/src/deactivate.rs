@@ -1,6 +1,6 @@
 //! The end of an account.
 
-use myelin_storage::{GenericClient, Result, StorageError, accounts::users};
+use myelin_storage::{GenericClient, Result, Transaction, accounts::users};
 use ruma::UserId;
 
 use crate::{Accounts, SessionsEnded};
@@ -30,9 +30,9 @@ impl Accounts {
     /// If the database fails.
     pub async fn deactivate(&self, user: &UserId, erase: bool) -> Result<Option<SessionsEnded>> {
         let mut db = self.db().await?;
-        let transaction = db.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut db);
         let ended = Self::deactivate_in(&transaction, user, erase).await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         if let Some(ended) = &ended {
             self.forget_tokens(&ended.revoked).await;
         }

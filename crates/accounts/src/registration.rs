@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use myelin_storage::{
-    StorageError,
+    StorageError, Transaction,
     accounts::{
         registration, ui_auth,
         users::{self, NewUser},
@@ -124,7 +124,7 @@ impl Accounts {
         };
 
         let mut db = self.db().await?;
-        let transaction = db.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut db);
         if !users::insert_user(&transaction, user).await? {
             return Err(RegistrationError::UserInUse);
         }
@@ -139,7 +139,7 @@ impl Accounts {
             // The same request twice at once: the other was first.
             return Err(RegistrationError::UserInUse);
         }
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         Ok(user_id)
     }
 

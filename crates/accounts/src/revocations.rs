@@ -2,7 +2,7 @@
 
 use myelin_replication::{Feed, Stamped, Stream, StreamWriter, is_full, read_pages};
 use myelin_storage::{
-    Client, Result, Transaction,
+    Client, Result, Write,
     accounts::revocations::{self as table, Revocation},
 };
 use myelin_types::{MillisSinceEpoch, Position};
@@ -29,7 +29,7 @@ impl Stream for RevocationStream {
 
     type Row = RevocationRow;
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<RevocationRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<RevocationRow>]) -> Result<()> {
         let to_table = |stamped: &Stamped<RevocationRow>| Revocation {
             stream_id: stamped.id,
             writer: stamped.writer,
@@ -37,7 +37,7 @@ impl Stream for RevocationStream {
             revoked_ts: stamped.row.ts,
         };
         let rows: Vec<Revocation> = rows.iter().map(to_table).collect();
-        table::insert_revocations(transaction, &rows).await
+        table::insert_revocations(db, &rows).await
     }
 
     async fn since(

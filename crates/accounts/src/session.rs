@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use myelin_storage::{
-    Result, StorageError,
+    Result, StorageError, Transaction,
     accounts::{
         refresh_tokens::{self, NewRefreshToken, Replacement},
         sessions::{self, NewSession},
@@ -161,7 +161,7 @@ impl Accounts {
         let current = token::hash(refresh_token);
         let now = self.now();
         let mut db = self.db().await?;
-        let transaction = db.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut db);
         let shown =
             refresh_tokens::lock_refresh_token(&transaction, current).await?.ok_or(RefreshError::Unknown)?;
         if shown.flags.deactivated {
@@ -196,7 +196,7 @@ impl Accounts {
             access_expires_ts,
         };
         let revoked = refresh_tokens::replace_refresh_token(&transaction, replacement).await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         self.forget_tokens(&revoked).await;
         Ok(Refreshed { access_token, refresh_token: next, expires_in: time_left(now, access_expires_ts) })
     }

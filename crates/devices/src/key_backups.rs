@@ -167,9 +167,9 @@ impl KeyBackups {
     pub async fn delete_version(&self, user_id: &UserId, version: &str) -> Result<(), BackupError> {
         let number = parse(version)?;
         let mut client = self.database.get().await?;
-        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut client);
         let known = key_backups::delete_version(&transaction, user_id.as_str(), number).await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         if known { Ok(()) } else { Err(BackupError::UnknownVersion) }
     }
 
@@ -186,10 +186,10 @@ impl KeyBackups {
         let rows = keys.into_iter().map(|(room_id, session_id, key)| session_row(&room_id, session_id, &key));
         let rows: Vec<KeyBackupSessionRow> = rows.collect::<Result<_, _>>()?;
         let mut client = self.database.get().await?;
-        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut client);
         let number = lock_current(&transaction, user_id, version).await?;
         let row = key_backups::put_sessions(&transaction, user_id.as_str(), number, &rows).await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         Ok(state(&row))
     }
 
@@ -226,12 +226,12 @@ impl KeyBackups {
     ) -> Result<BackupState, BackupError> {
         let mut client = self.database.get().await?;
         let version = find(&client, user_id, version).await?.version;
-        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut client);
         key_backups::lock_version(&transaction, user_id.as_str(), version).await?;
         let (room_id, session_id) = selection.parts();
         let row = key_backups::delete_sessions(&transaction, user_id.as_str(), version, room_id, session_id)
             .await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         Ok(state(&row))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use myelin_replication::{Stamped, Stream, is_full, read_pages};
 use myelin_storage::{
-    Client, Result, StorageError, Transaction,
+    Client, Result, StorageError, Write,
     device_lists::{self, DeviceListChangeRow},
     one_time_keys::{self, KeyCounts, KeyCountsRow},
     to_device::{self, ToDeviceMessageRow, ToDeviceTransactionRow},
@@ -49,7 +49,7 @@ impl Stream for DeviceListStream {
     const NAME: &'static str = "device_lists";
     type Row = DeviceListRow;
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<DeviceListRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<DeviceListRow>]) -> Result<()> {
         let (mut changes, mut recounts) = (Vec::new(), Vec::new());
         for Stamped { id, writer, row } in rows {
             let (user_id, seen_by) = match row {
@@ -73,8 +73,8 @@ impl Stream for DeviceListStream {
                 seen_by: seen_by.to_owned(),
             });
         }
-        one_time_keys::set_key_counts(transaction, &recounts).await?;
-        device_lists::set_changes(transaction, &changes).await
+        one_time_keys::set_key_counts(db, &recounts).await?;
+        device_lists::set_changes(db, &changes).await
     }
 
     async fn since(
@@ -155,10 +155,10 @@ impl Stream for ToDeviceStream {
     const NAME: &'static str = "to_device";
     type Row = ToDeviceRow;
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<ToDeviceRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<ToDeviceRow>]) -> Result<()> {
         let transactions: Vec<_> = rows.iter().filter_map(|stamped| transaction_row(&stamped.row)).collect();
         if !transactions.is_empty() {
-            to_device::insert_transactions(transaction, &transactions).await?;
+            to_device::insert_transactions(db, &transactions).await?;
         }
         let messages: Vec<_> = rows
             .iter()
@@ -172,7 +172,7 @@ impl Stream for ToDeviceStream {
                 content: row.content.to_string(),
             })
             .collect();
-        to_device::insert_messages(transaction, &messages).await
+        to_device::insert_messages(db, &messages).await
     }
 
     async fn since(

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use myelin_replication::{Feed, Stamped, Stream, StreamWriter, WriteError, is_full, read_pages};
-use myelin_storage::{Client, Database, Result, StorageError, Transaction, receipts as table};
+use myelin_storage::{Client, Database, Result, StorageError, Write, receipts as table};
 use myelin_types::{MillisSinceEpoch, Position};
 use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
@@ -117,7 +117,7 @@ impl Stream for ReceiptStream {
     const NAME: &'static str = "receipts";
     type Row = ReceiptRow;
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<ReceiptRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<ReceiptRow>]) -> Result<()> {
         // One statement can't write a key twice; the last one counts.
         let mut latest: HashMap<_, &Stamped<ReceiptRow>> = HashMap::with_capacity(rows.len());
         for stamped in rows {
@@ -127,7 +127,7 @@ impl Stream for ReceiptStream {
         let mut receipts: Vec<table::Receipt> = latest.into_values().map(to_table).collect();
         // Two writers that touch the same rows must do so in the same order.
         receipts.sort_unstable_by(|a, b| (a.room_nid, &a.user_id).cmp(&(b.room_nid, &b.user_id)));
-        table::upsert_receipts(transaction, &receipts).await
+        table::upsert_receipts(db, &receipts).await
     }
 
     async fn since(

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use myelin_storage::{
-    Database, DetachedClient, GenericClient, StorageError,
+    Database, DetachedClient, GenericClient, StorageError, Transaction,
     instances::{self, Registration},
     streams,
 };
@@ -95,10 +95,10 @@ impl Session {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let mut client = database.get().await?;
-        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut client);
         let registration = instances::register(&transaction, name, TTL).await?;
         streams::claim(&transaction, stream_names, registration.writer, registration.epoch).await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         drop(client);
         info!(instance_name = name, writer = registration.writer.0, epoch = registration.epoch, "registered");
         let session = Self(Arc::new(Inner {
@@ -226,7 +226,7 @@ impl Session {
     /// [`StorageError::Fenced`] if the process was replaced.
     pub async fn claim(&self, stream: &str) -> Result<(), StorageError> {
         let mut client = self.0.database.get().await?;
-        let transaction = client.transaction().await?;
+        let transaction = Transaction::begin(&mut client);
         self.check_fence(&transaction).await?;
         streams::claim(&transaction, &[stream], self.writer(), self.epoch()).await?;
         transaction.commit().await?;
@@ -241,10 +241,10 @@ impl Session {
     /// held then is unchanged.
     pub async fn acquire(&self, leases: &[&str]) -> Result<Vec<String>, LeaseError> {
         let mut client = self.0.database.get().await?;
-        let transaction = client.transaction().await.map_err(StorageError::from)?;
+        let transaction = Transaction::begin(&mut client);
         self.check_fence(&transaction).await?;
         let held = instances::acquire_leases(&transaction, leases, self.0.registration).await?;
-        transaction.commit().await.map_err(StorageError::from)?;
+        transaction.commit().await?;
         Ok(held)
     }
 
@@ -368,15 +368,12 @@ mod tests {
     async fn a_process_writes_nothing_once_its_successor_has_registered() {
         let database = MigratedDatabase::create().await;
         let session = replaced(&database).await;
-        let client = database.get().await.unwrap();
-        let written = streams::advance(
-            &client,
-            "receipts",
-            session.writer(),
-            session.epoch(),
-            myelin_types::StreamId(1),
-        )
-        .await;
+        let mut client = database.get().await.unwrap();
+        let flight = Transaction::begin(&mut client).take_off();
+        let (writer, epoch) = (session.writer(), session.epoch());
+        let advanced = streams::advance(&flight, "receipts", writer, epoch, myelin_types::StreamId(1));
+        let _ = advanced.await.unwrap();
+        let written = flight.land(Ok(())).await;
         assert!(matches!(written, Err(StorageError::Fenced)), "{written:?}");
     }
 

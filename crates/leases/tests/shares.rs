@@ -160,6 +160,6 @@ async fn the_parts_of_a_process_that_is_gone_are_taken_and_it_is_fenced() {
     tokio::time::timeout(PATIENCE, gone.session.lost()).await.expect("it learns that it was replaced");
     heir.sees(&[&heir]).await;
     let mut client = database.get().await.unwrap();
-    let transaction = client.transaction().await.unwrap();
+    let transaction = myelin_storage::Transaction::begin(&mut client);
     assert!(gone.session.check_fence(&transaction).await.is_err(), "what it still writes is refused");
 }

@@ -2,7 +2,7 @@
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3pushersset)).
 
 use myelin_storage::{
-    Database, GenericClient, StorageError,
+    Database, GenericClient, StorageError, Transaction,
     push_rules::{self, PusherRow},
 };
 use myelin_types::Clock;
@@ -52,7 +52,7 @@ impl Pushers {
             created_ts: i64::try_from(self.clock.now()).unwrap_or(i64::MAX),
         };
         let mut client = self.database.get().await?;
-        let transaction = client.transaction().await?;
+        let transaction = Transaction::begin(&mut client);
         if !append {
             push_rules::delete_pushers_of_others(&transaction, user_id.as_str(), app_id, pushkey).await?;
         }

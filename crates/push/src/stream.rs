@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use myelin_replication::{Stamped, Stream};
-use myelin_storage::{Client, Result, StorageError, Transaction, push_rules};
+use myelin_storage::{Client, Result, StorageError, Write, push_rules};
 use myelin_types::Position;
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ impl Stream for PushRulesStream {
     const NAME: &'static str = "push_rules";
     type Row = PushRulesRow;
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<PushRulesRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<PushRulesRow>]) -> Result<()> {
         let rows: Vec<_> = rows
             .iter()
             .map(|Stamped { id, writer, row }| push_rules::PushRulesRow {
@@ -35,7 +35,7 @@ impl Stream for PushRulesStream {
                 rules: row.changes.to_string(),
             })
             .collect();
-        push_rules::set_push_rules(transaction, &rows).await
+        push_rules::set_push_rules(db, &rows).await
     }
 
     async fn since(

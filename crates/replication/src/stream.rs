@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, future::Future, sync::Arc};
 
-use myelin_storage::{Client, Result, Transaction};
+use myelin_storage::{Client, Result, Write};
 use myelin_types::{Position, StreamId, WriterId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -33,10 +33,7 @@ pub trait Stream: Send + Sync + 'static {
     }
 
     /// Stores rows that have just got their ids, in the writer's transaction.
-    fn persist(
-        transaction: &Transaction<'_>,
-        rows: &[Stamped<Self::Row>],
-    ) -> impl Future<Output = Result<()>> + Send;
+    fn persist(db: &impl Write, rows: &[Stamped<Self::Row>]) -> impl Future<Output = Result<()>> + Send;
 
     /// At most `limit` rows that `after` does not cover and `upto` does, by ascending id. Rows that were replaced by
     /// newer ones of the same key may be left out.

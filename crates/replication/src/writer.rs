@@ -8,7 +8,7 @@ use std::{
 };
 
 use myelin_leases::Session;
-use myelin_storage::{Database, StorageError, Transaction, pipelined, streams};
+use myelin_storage::{Database, StorageError, Transaction, streams};
 use myelin_types::StreamId;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
@@ -410,61 +410,66 @@ impl<S: Stream> Committer<S> {
                 return Err(error);
             }
         };
-        let transaction = match client.transaction().await {
-            Ok(transaction) => transaction,
-            Err(error) => {
-                *stamped = unstamped(rows);
-                return Err(error.into());
-            }
-        };
+        let transaction = Transaction::begin(&mut client);
         if let Some(work) = work {
             rows.extend(work(&transaction).await?);
         }
         *stamped = unstamped(rows);
-        let mut writers = 0;
-        if let Some(last) = stamped.len().checked_sub(1) {
-            let ids = streams::allocate(&transaction, S::NAME, stamped.len()).await?;
-            for (row, id) in stamped.iter_mut().zip(ids) {
-                row.id = id;
-            }
-            let (writer, epoch) = (self.session.writer(), self.session.epoch());
-            // Sent together: one wait for the server less.
-            let rows: &[Stamped<S::Row>] = stamped;
-            let persist = S::persist(&transaction, rows);
-            let advance = streams::advance(&transaction, S::NAME, writer, epoch, rows[last].id);
-            ((), writers) = pipelined(persist, advance).await?;
-        } else {
+        let Some(last) = stamped.len().checked_sub(1) else {
             self.session.check_fence(&transaction).await?;
+            transaction.commit().await?;
+            return Ok(0);
+        };
+        let ids = streams::allocate(&transaction, S::NAME, stamped.len()).await?;
+        for (row, id) in stamped.iter_mut().zip(ids) {
+            row.id = id;
         }
-        match transaction.commit().await {
-            Ok(()) => Ok(writers),
-            Err(error) => {
-                let error = StorageError::from(error);
-                drop(client);
-                let last = stamped.last().map(|row| row.id);
-                match self.was_committed(last, &error).await {
-                    true => Ok(writers),
-                    false => Err(error),
-                }
-            }
-        }
+        let last = stamped[last].id;
+        let error = match self.commit_rows(transaction, stamped, last).await {
+            Ok(writers) => return Ok(writers),
+            Err(error) => error,
+        };
+        drop(client);
+        self.was_committed(last, &error).await.ok_or(error)
     }
 
-    /// A connection that broke while the server was committing leaves it open what happened; the position tells.
-    async fn was_committed(&self, last: Option<StreamId>, error: &StorageError) -> bool {
-        let Some(last) = last.filter(|_| !is_about_the_rows(error)) else { return false };
+    /// The rows, the position and the commit, without waiting in between; gives how many writers the stream has.
+    async fn commit_rows(
+        &self,
+        transaction: Transaction<'_>,
+        rows: &[Stamped<S::Row>],
+        last: StreamId,
+    ) -> Result<usize, StorageError> {
+        let (writer, epoch) = (self.session.writer(), self.session.epoch());
+        let flight = transaction.take_off();
+        // The position first: a writer that was replaced hears of that, not of rows that collide with its successor's.
+        let advanced = streams::advance(&flight, S::NAME, writer, epoch, last).await?;
+        let written = S::persist(&flight, rows).await;
+        flight.land(written).await?;
+        Ok(advanced.writers())
+    }
+
+    /// A connection that broke while the server was committing leaves it open what happened; the position tells. Gives how many
+    /// writers the stream has if it was committed.
+    async fn was_committed(&self, last: StreamId, error: &StorageError) -> Option<usize> {
+        if !error.is_outage() {
+            return None;
+        }
         for _ in 0..20 {
             let read = async {
                 let client = self.database.get().await?;
                 streams::list_positions(&client, S::NAME).await
             };
             match read.await {
-                Ok(positions) => return positions.contains(&(self.session.writer(), last)),
+                Ok(positions) => {
+                    let is_there = positions.contains(&(self.session.writer(), last));
+                    return is_there.then_some(positions.len());
+                }
                 Err(error) => warn!(stream = S::NAME, %error, "asking whether a commit succeeded"),
             }
             tokio::time::sleep(std::time::Duration::from_millis(250)).await;
         }
-        false
+        None
     }
 }
 

@@ -3,7 +3,7 @@
 use myelin_types::{StreamId, WriterId};
 use ruma::{OwnedUserId, UserId};
 
-use crate::{GenericClient, Result, Row, StorageError, accounts::user_id, execute, query, query_one};
+use crate::{GenericClient, Result, Row, StorageError, Write, accounts::user_id, query, query_one};
 
 /// A row of `account_data`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct NewAccountData<'a> {
 }
 
 /// Writes rows, replacing older ones of the same user, room and type. Of several for the same, the last counts.
-pub async fn upsert_account_data(db: &impl GenericClient, rows: &[NewAccountData<'_>]) -> Result<()> {
+pub async fn upsert_account_data(db: &impl Write, rows: &[NewAccountData<'_>]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO account_data (user_id, room_id, type, content, stream_id, writer_id)
         SELECT DISTINCT ON (user_id, room_id, type) user_id, room_id, type, content, stream_id, writer_id
@@ -71,8 +71,7 @@ pub async fn upsert_account_data(db: &impl GenericClient, rows: &[NewAccountData
     let contents: Vec<&str> = rows.iter().map(|row| row.content).collect();
     let ids: Vec<i64> = rows.iter().map(|row| row.stream_id.0).collect();
     let writers: Vec<i16> = rows.iter().map(|row| row.writer_id.0).collect();
-    execute(db, SQL, &[&users, &rooms, &types, &contents, &ids, &writers]).await?;
-    Ok(())
+    db.write(SQL, &[&users, &rooms, &types, &contents, &ids, &writers]).await
 }
 
 /// The rows with an id in `after..=upto`, by id and at most `limit`.
@@ -152,7 +151,7 @@ mod tests {
     async fn locking_reads_what_is_there() {
         let (_test, mut db) = database().await;
         upsert_account_data(&db, &[row(alice(), "!r:s", "{\"n\":1}", 1)]).await.unwrap();
-        let transaction = db.transaction().await.unwrap();
+        let transaction = crate::Transaction::begin(&mut db);
         let content = lock_content(&transaction, alice(), "!r:s", "m.direct").await.unwrap();
         assert_eq!(content.as_deref(), Some("{\"n\":1}"));
         assert_eq!(lock_content(&transaction, bob(), "!r:s", "m.direct").await.unwrap(), None);

@@ -1,6 +1,6 @@
 //! `room_aliases`: the aliases of this server.
 
-use crate::{GenericClient, Result, Row, execute, query, query_opt};
+use crate::{GenericClient, Result, Row, Write, execute, query, query_opt};
 
 /// A row of `room_aliases`, with the id of its room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,15 @@ pub async fn insert_alias(
     const SQL: &str = "
         INSERT INTO room_aliases (alias, room_nid, creator) VALUES ($1, $2, $3) ON CONFLICT (alias) DO NOTHING";
     Ok(execute(db, SQL, &[&alias, &room_nid, &creator]).await? == 1)
+}
+
+/// Adds the alias of a new room.
+///
+/// # Errors
+/// A unique violation if it is taken.
+pub async fn insert_alias_of_new(db: &impl Write, alias: &str, room_nid: i64, creator: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO room_aliases (alias, room_nid, creator) VALUES ($1, $2, $3)";
+    db.write(SQL, &[&alias, &room_nid, &creator]).await
 }
 
 /// The alias of that name.

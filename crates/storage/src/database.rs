@@ -1,17 +1,17 @@
 //! The connection pool and the few ways in which statements are run.
 
 mod connector;
+mod transaction;
 
 use std::time::Duration;
 
-use deadpool_postgres::{
-    GenericClient, Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod, Runtime,
-};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod, Runtime};
 use tokio::time::Instant;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::{info, warn};
 
 use self::connector::Connector;
+pub use self::transaction::{Answer, Flight, Transaction, Write};
 use crate::{Result, StorageError};
 
 /// A pooled connection; goes back to the pool when dropped.
@@ -20,8 +20,23 @@ pub type Client = deadpool_postgres::Client;
 /// A connection for life, outside the pool; closed when dropped.
 pub type DetachedClient = deadpool_postgres::ClientWrapper;
 
-/// A transaction on a [`Client`]; rolled back when dropped without `commit`.
-pub type Transaction<'a> = deadpool_postgres::Transaction<'a>;
+/// What statements are run on: a connection, or a transaction on one.
+pub trait GenericClient: Sync {
+    /// The connection.
+    fn connection(&self) -> &DetachedClient;
+}
+
+impl GenericClient for DetachedClient {
+    fn connection(&self) -> &DetachedClient {
+        self
+    }
+}
+
+impl GenericClient for Client {
+    fn connection(&self) -> &DetachedClient {
+        self
+    }
+}
 
 /// How to reach PostgreSQL.
 #[derive(Clone, Debug)]
@@ -177,6 +192,7 @@ pub async fn query(
     sql: &'static str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>> {
+    let db = db.connection();
     let statement = db.prepare_cached(sql).await?;
     Ok(db.query(&statement, params).await?)
 }
@@ -187,6 +203,7 @@ pub async fn query_opt(
     sql: &'static str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<Option<Row>> {
+    let db = db.connection();
     let statement = db.prepare_cached(sql).await?;
     Ok(db.query_opt(&statement, params).await?)
 }
@@ -197,6 +214,7 @@ pub async fn query_one(
     sql: &'static str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<Row> {
+    let db = db.connection();
     let statement = db.prepare_cached(sql).await?;
     Ok(db.query_one(&statement, params).await?)
 }
@@ -207,6 +225,7 @@ pub async fn execute(
     sql: &'static str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<u64> {
+    let db = db.connection();
     let statement = db.prepare_cached(sql).await?;
     Ok(db.execute(&statement, params).await?)
 }

@@ -3,7 +3,7 @@
 use myelin_types::{StreamId, WriterId};
 
 use crate::{
-    GenericClient, Result, execute,
+    GenericClient, Result, Write,
     one_time_keys::{self, KeyCountsRow},
     query,
 };
@@ -22,7 +22,7 @@ pub struct DeviceListChangeRow {
 }
 
 /// Notes changes, each in place of the same writer's earlier one of the same user.
-pub async fn set_changes(db: &impl GenericClient, rows: &[DeviceListChangeRow]) -> Result<()> {
+pub async fn set_changes(db: &impl Write, rows: &[DeviceListChangeRow]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO device_list_changes (user_id, seen_by, writer_id, stream_id)
         SELECT user_id, seen_by, writer_id, max(stream_id)
@@ -36,8 +36,7 @@ pub async fn set_changes(db: &impl GenericClient, rows: &[DeviceListChangeRow]) 
     let seen_by: Vec<&str> = rows.iter().map(|row| row.seen_by.as_str()).collect();
     let writers: Vec<i16> = rows.iter().map(|row| row.writer.0).collect();
     let ids: Vec<i64> = rows.iter().map(|row| row.stream_id.0).collect();
-    execute(db, SQL, &[&user_ids, &seen_by, &writers, &ids]).await?;
-    Ok(())
+    db.write(SQL, &[&user_ids, &seen_by, &writers, &ids]).await
 }
 
 /// The changes with ids in `(after, upto]`, by id, at most `limit`. Of a user's changes by one writer only the latest

@@ -30,6 +30,12 @@ impl StorageError {
         error.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Whether a statement divided by zero, as some do to stop their transaction.
+    pub(crate) fn is_division_by_zero(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.code() == Some(&tokio_postgres::error::SqlState::DIVISION_BY_ZERO)
+    }
+
     /// Whether the database is away, starts, ends or has no room, rather than something being wrong with a statement: it may work a
     /// little later. A commit that failed so may have happened.
     pub fn is_outage(&self) -> bool {

@@ -1,9 +1,9 @@
 //! How the events of a room hang together: auth chains, and where the history that we have ends.
 
 use crate::{
-    GenericClient, Result,
+    GenericClient, Result, Write,
     events::{StoredEvent, stored_event},
-    execute, query,
+    query,
 };
 
 /// The events with these ids and their auth chains, as far as they are stored, in no order.
@@ -38,34 +38,32 @@ pub async fn list_backward_extremities(db: &impl GenericClient, room_nid: i64) -
 
 /// Adds backward extremities; the lists belong together.
 pub async fn insert_backward_extremities(
-    db: &impl GenericClient,
+    db: &impl Write,
     room_nids: &[i64],
     event_ids: &[&str],
 ) -> Result<()> {
     const SQL: &str = "
         INSERT INTO backward_extremities (room_nid, event_id)
         SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING";
-    execute(db, SQL, &[&room_nids, &event_ids]).await?;
-    Ok(())
+    db.write(SQL, &[&room_nids, &event_ids]).await
 }
 
 /// Takes backward extremities away whose place is known now; the lists belong together.
 pub async fn delete_backward_extremities(
-    db: &impl GenericClient,
+    db: &impl Write,
     room_nids: &[i64],
     event_ids: &[&str],
 ) -> Result<()> {
     const SQL: &str = "
         DELETE FROM backward_extremities b USING unnest($1::bigint[], $2::text[]) AS d (room, event)
          WHERE b.room_nid = d.room AND b.event_id = d.event";
-    execute(db, SQL, &[&room_nids, &event_ids]).await?;
-    Ok(())
+    db.write(SQL, &[&room_nids, &event_ids]).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::TestClient;
+    use crate::{execute, test_support::TestClient};
 
     #[tokio::test]
     async fn backward_extremities_come_and_go() {

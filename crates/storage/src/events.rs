@@ -2,7 +2,7 @@
 
 use myelin_types::{StreamId, WriterId};
 
-use crate::{GenericClient, Result, Row, execute, query, query_opt, strings::StringId};
+use crate::{GenericClient, Result, Row, Write, query, query_opt, strings::StringId};
 
 mod insert;
 
@@ -158,7 +158,7 @@ pub async fn list_transactions(
 
 /// Takes the content of events away; the lists belong together: room, event, its redacted JSON, the redaction.
 pub async fn redact_events(
-    db: &impl GenericClient,
+    db: &impl Write,
     room_nids: &[i64],
     event_nids: &[i64],
     json: &[&str],
@@ -168,8 +168,7 @@ pub async fn redact_events(
         UPDATE events e SET json = r.json, redacted_by = r.redaction, flags = e.flags & ~16
           FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) AS r (room, event, json, redaction)
          WHERE e.room_nid = r.room AND e.event_nid = r.event";
-    execute(db, SQL, &[&room_nids, &event_nids, &json, &redacted_by]).await?;
-    Ok(())
+    db.write(SQL, &[&room_nids, &event_nids, &json, &redacted_by]).await
 }
 
 /// An event of the timeline, as the events stream hands it out.

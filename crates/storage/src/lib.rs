@@ -2,7 +2,8 @@
 //!
 //! All SQL of Myelin stands in this crate, beside the function that runs it. Functions take
 //! `db: &impl GenericClient`, which is a [`Client`] or the caller's [`Transaction`]; those that write are meant to be
-//! called in a transaction. There are no rules of Matrix here: what may be written is decided by the callers.
+//! called in a transaction. Those that take `&impl Write` give no answer that counts, so that the statements of several go out
+//! together, in a [`Flight`]. There are no rules of Matrix here: what may be written is decided by the callers.
 //! Each of them fails if the database does ([`StorageError`]), and says so only where there is more to say.
 //!
 //! Start with [`Database`], then read the module of the table you are after.
@@ -40,10 +41,9 @@ pub mod tls;
 pub mod to_device;
 
 pub use database::{
-    Client, Database, DatabaseOptions, DetachedClient, Transaction, detach, discard, execute, query,
-    query_one, query_opt,
+    Answer, Client, Database, DatabaseOptions, DetachedClient, Flight, GenericClient, Transaction, Write,
+    detach, discard, execute, query, query_one, query_opt,
 };
-pub use deadpool_postgres::GenericClient;
 pub use error::{Result, StorageError};
 pub use migrate::{migrate, migrations_fingerprint};
 pub use pipeline::pipelined;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use myelin_types::{StreamId, WriterId};
 
-use crate::{GenericClient, Result, execute, query, strings::StringId};
+use crate::{GenericClient, Result, Write, execute, query, strings::StringId};
 
 /// Memberships that changed, as columns of `memberships`.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl NewMemberships {
 }
 
 /// Notes new memberships, in place of those that the users had in these rooms.
-pub async fn upsert_memberships(db: &impl GenericClient, new: &NewMemberships) -> Result<()> {
+pub async fn upsert_memberships(db: &impl Write, new: &NewMemberships) -> Result<()> {
     const SQL: &str = "
         INSERT INTO memberships (user_sid, room_nid, membership, event_nid, pos, writer_id, sender_sid)
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::smallint[],
@@ -80,9 +80,7 @@ pub async fn upsert_memberships(db: &impl GenericClient, new: &NewMemberships) -
     let NewMemberships {
         user_sids, room_nids, memberships, event_nids, positions, writers, sender_sids, ..
     } = new;
-    execute(db, SQL, &[user_sids, room_nids, memberships, event_nids, positions, writers, sender_sids])
-        .await?;
-    Ok(())
+    db.write(SQL, &[user_sids, room_nids, memberships, event_nids, positions, writers, sender_sids]).await
 }
 
 /// The ids of the rooms in which a user has this membership and which the user did not forget.

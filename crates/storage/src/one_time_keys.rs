@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use myelin_types::{StreamId, WriterId};
 use serde::{Deserialize, Serialize};
 
-use crate::{GenericClient, Result, Row, StorageError, execute, query, query_one, query_opt};
+use crate::{GenericClient, Result, Row, StorageError, Write, execute, query, query_one, query_opt};
 
 /// A one-time or fallback key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,7 +280,7 @@ pub struct KeyCountsRow {
 }
 
 /// Stores counts; of several of one device the last one.
-pub async fn set_key_counts(db: &impl GenericClient, rows: &[KeyCountsRow]) -> Result<()> {
+pub async fn set_key_counts(db: &impl Write, rows: &[KeyCountsRow]) -> Result<()> {
     const SQL: &str = "
         UPDATE device_key_counts c SET stream_id = n.stream_id, writer_id = n.writer_id, counts = n.counts
           FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[])
@@ -299,8 +299,7 @@ pub async fn set_key_counts(db: &impl GenericClient, rows: &[KeyCountsRow]) -> R
         .map(|row| serde_json::to_string(&row.counts))
         .collect::<Result<_, _>>()
         .map_err(|error| StorageError::Inconsistent(error.to_string()))?;
-    execute(db, SQL, &[&users, &devices, &ids, &writers, &counts]).await?;
-    Ok(())
+    db.write(SQL, &[&users, &devices, &ids, &writers, &counts]).await
 }
 
 /// Reads the column `counts`.

@@ -2,7 +2,7 @@
 
 use myelin_types::{StreamId, WriterId};
 
-use crate::{GenericClient, Result, Row, execute, query};
+use crate::{GenericClient, Result, Row, Write, query};
 
 /// A row of `presence`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl From<&Row> for Presence {
 }
 
 /// Writes presences over older ones of the same users, and status messages over older ones. No user may be there twice.
-pub async fn upsert_presence(db: &impl GenericClient, rows: &[Presence]) -> Result<()> {
+pub async fn upsert_presence(db: &impl Write, rows: &[Presence]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO presence AS p (user_id, presence, status_msg, last_active_ts, stream_id, writer_id,
                                    status_stream_id, status_writer_id)
@@ -69,9 +69,8 @@ pub async fn upsert_presence(db: &impl GenericClient, rows: &[Presence]) -> Resu
     let writers: Vec<_> = rows.iter().map(|row| row.writer.0).collect();
     let status_ids: Vec<_> = rows.iter().map(|row| row.status_stream_id.0).collect();
     let status_writers: Vec<_> = rows.iter().map(|row| row.status_writer.0).collect();
-    execute(db, SQL, &[&user_ids, &states, &messages, &active, &ids, &writers, &status_ids, &status_writers])
-        .await?;
-    Ok(())
+    db.write(SQL, &[&user_ids, &states, &messages, &active, &ids, &writers, &status_ids, &status_writers])
+        .await
 }
 
 /// At most `limit` presences with an id in (`after`, `upto`], by ascending id. Of a user whose status message has another place

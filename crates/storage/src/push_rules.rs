@@ -2,7 +2,7 @@
 
 use myelin_types::{StreamId, WriterId};
 
-use crate::{GenericClient, Result, Row, execute, query, query_opt};
+use crate::{GenericClient, Result, Row, Write, execute, query, query_opt};
 
 /// A user's push rules, as far as they are not the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,14 +50,14 @@ pub async fn list_push_rules(db: &impl GenericClient, user_ids: &[&str]) -> Resu
 }
 
 /// Stores rules, in place of the users' earlier ones.
-pub async fn set_push_rules(db: &impl GenericClient, rows: &[PushRulesRow]) -> Result<()> {
+pub async fn set_push_rules(db: &impl Write, rows: &[PushRulesRow]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO push_rules AS old (user_id, rules, stream_id, writer_id) VALUES ($1, $2, $3, $4)
             ON CONFLICT (user_id) DO UPDATE
             SET rules = excluded.rules, stream_id = excluded.stream_id, writer_id = excluded.writer_id
           WHERE old.stream_id < excluded.stream_id";
     for row in rows {
-        execute(db, SQL, &[&row.user_id, &row.rules, &row.stream_id.0, &row.writer.0]).await?;
+        db.write(SQL, &[&row.user_id, &row.rules, &row.stream_id.0, &row.writer.0]).await?;
     }
     Ok(())
 }
@@ -170,7 +170,7 @@ mod tests {
             user_id: user_id.to_owned(),
             rules: rules.to_owned(),
         };
-        let transaction = db.transaction().await.unwrap();
+        let transaction = crate::Transaction::begin(&mut db);
         assert_eq!(lock_push_rules(&transaction, "@a:x").await.unwrap(), None);
         set_push_rules(&transaction, &[rules(1, "@a:x", "1"), rules(3, "@b:x", "3"), rules(4, "@a:x", "4")])
             .await

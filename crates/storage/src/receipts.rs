@@ -2,7 +2,7 @@
 
 use myelin_types::{Position, StreamId, WriterId};
 
-use crate::{GenericClient, Result, Row, execute, query};
+use crate::{GenericClient, Result, Row, Write, query};
 
 /// A row of `receipts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl From<&Row> for Receipt {
 }
 
 /// Writes receipts over older ones of the same key. No key may be there twice.
-pub async fn upsert_receipts(db: &impl GenericClient, receipts: &[Receipt]) -> Result<()> {
+pub async fn upsert_receipts(db: &impl Write, receipts: &[Receipt]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO receipts (room_nid, user_id, receipt_type, thread_id, event_id, event_pos, ts, stream_id, writer_id)
         SELECT * FROM unnest($1::bigint[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::bigint[],
@@ -58,8 +58,7 @@ pub async fn upsert_receipts(db: &impl GenericClient, receipts: &[Receipt]) -> R
             &receipts.iter().map($field).collect::<Vec<_>>()
         };
     }
-    execute(
-        db,
+    db.write(
         SQL,
         &[
             column!(|r: &Receipt| r.room_nid),
@@ -73,8 +72,7 @@ pub async fn upsert_receipts(db: &impl GenericClient, receipts: &[Receipt]) -> R
             column!(|r: &Receipt| r.writer.0),
         ],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// At most `limit` receipts with an id in (`after`, `upto`], by ascending id, each with the id of its room.

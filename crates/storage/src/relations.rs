@@ -2,7 +2,7 @@
 
 use myelin_types::StreamId;
 
-use crate::{GenericClient, Result, execute, query, strings::StringId};
+use crate::{GenericClient, Result, Write, query, strings::StringId};
 
 /// The relation type under which redactions wait for their target.
 pub const PENDING_REDACTION: &str = "m.room.redaction";
@@ -61,7 +61,7 @@ impl<'a> NewRelations<'a> {
 }
 
 /// Adds relations.
-pub async fn insert_relations(db: &impl GenericClient, new: &NewRelations<'_>) -> Result<()> {
+pub async fn insert_relations(db: &impl Write, new: &NewRelations<'_>) -> Result<()> {
     const SQL: &str = "
         INSERT INTO relations (room_nid, parent_id, event_nid, pos, rel_type, type_sid, sender_sid, key)
         SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
@@ -69,15 +69,13 @@ pub async fn insert_relations(db: &impl GenericClient, new: &NewRelations<'_>) -
             ON CONFLICT (room_nid, parent_id, event_nid) DO NOTHING";
     let NewRelations { room_nids, parents, event_nids, positions, rel_types, type_sids, sender_sids, keys } =
         new;
-    execute(db, SQL, &[room_nids, parents, event_nids, positions, rel_types, type_sids, sender_sids, keys])
-        .await?;
-    Ok(())
+    db.write(SQL, &[room_nids, parents, event_nids, positions, rel_types, type_sids, sender_sids, keys]).await
 }
 
 /// Takes relations away: of events that were redacted, and of redactions that found their target. The lists belong
 /// together: room, event that is pointed at, event that points.
 pub async fn delete_relations(
-    db: &impl GenericClient,
+    db: &impl Write,
     room_nids: &[i64],
     parents: &[&str],
     event_nids: &[i64],
@@ -85,8 +83,7 @@ pub async fn delete_relations(
     const SQL: &str = "
         DELETE FROM relations r USING unnest($1::bigint[], $2::text[], $3::bigint[]) AS d (room, parent, event)
          WHERE r.room_nid = d.room AND r.parent_id = d.parent AND r.event_nid = d.event";
-    execute(db, SQL, &[&room_nids, &parents, &event_nids]).await?;
-    Ok(())
+    db.write(SQL, &[&room_nids, &parents, &event_nids]).await
 }
 
 /// The numbers of the redactions that wait for one of these events, each with the id of the event.

@@ -1,6 +1,6 @@
 //! `rooms`: the rooms and their numbers.
 
-use crate::{GenericClient, Result, StorageError, execute, query_one, query_opt};
+use crate::{GenericClient, Result, StorageError, Write, execute, query_one, query_opt};
 
 /// How many event numbers [`take_event_nids`] gives at once; the increment of the sequence.
 pub const EVENT_NID_BLOCK: i64 = 1000;
@@ -35,12 +35,11 @@ pub async fn take_room_nid(db: &impl GenericClient) -> Result<i64> {
 ///
 /// # Errors
 /// A unique violation if there is one of that id.
-pub async fn insert_room(db: &impl GenericClient, room: &RoomRow) -> Result<()> {
+pub async fn insert_room(db: &impl Write, room: &RoomRow) -> Result<()> {
     const SQL: &str = "
         INSERT INTO rooms (room_nid, room_id, room_version, is_public, is_blocked) VALUES ($1, $2, $3, $4, $5)";
     let RoomRow { room_nid, room_id, room_version, is_public, is_blocked } = room;
-    execute(db, SQL, &[room_nid, room_id, room_version, is_public, is_blocked]).await?;
-    Ok(())
+    db.write(SQL, &[room_nid, room_id, room_version, is_public, is_blocked]).await
 }
 
 /// The room of that id.

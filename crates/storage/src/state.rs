@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use myelin_types::StreamId;
 
-use crate::{GenericClient, Result, Row, execute, query, query_opt, strings::StringId};
+use crate::{GenericClient, Result, Row, Write, query, query_opt, strings::StringId};
 
 /// Changes of current states, as columns. Of several changes of one key the order of [`StateChanges::push`] counts.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl StateChanges {
 }
 
 /// Changes current states, and keeps what held before.
-pub async fn change_state(db: &impl GenericClient, changes: &StateChanges) -> Result<()> {
+pub async fn change_state(db: &impl Write, changes: &StateChanges) -> Result<()> {
     // All parts of a statement see the table as it was before it: what ends is read before it is overwritten.
     const CHANGE: &str = "
         WITH ended AS (
@@ -112,8 +112,7 @@ pub async fn change_state(db: &impl GenericClient, changes: &StateChanges) -> Re
         }
     }
     let StateChanges { ended, ended_at, past, past_since, past_until, past_nids, .. } = changes;
-    execute(
-        db,
+    db.write(
         CHANGE,
         &[
             &set.room_nids,
@@ -130,10 +129,10 @@ pub async fn change_state(db: &impl GenericClient, changes: &StateChanges) -> Re
     .await?;
     if !past_since.is_empty() {
         let KeyColumns { room_nids, type_sids, key_sids } = past;
-        execute(db, PAST, &[room_nids, type_sids, key_sids, past_since, past_until, past_nids]).await?;
+        db.write(PAST, &[room_nids, type_sids, key_sids, past_since, past_until, past_nids]).await?;
     }
     if !removed.room_nids.is_empty() {
-        execute(db, REMOVE, &[&removed.room_nids, &removed.type_sids, &removed.key_sids]).await?;
+        db.write(REMOVE, &[&removed.room_nids, &removed.type_sids, &removed.key_sids]).await?;
     }
     Ok(())
 }
@@ -233,18 +232,12 @@ impl Delta {
 }
 
 /// Adds a delta.
-pub async fn insert_delta(
-    db: &impl GenericClient,
-    room_nid: i64,
-    state_delta: i64,
-    delta: &Delta,
-) -> Result<()> {
+pub async fn insert_delta(db: &impl Write, room_nid: i64, state_delta: i64, delta: &Delta) -> Result<()> {
     const SQL: &str = "
         INSERT INTO state_deltas (room_nid, state_delta, type_sids, key_sids, event_nids)
         VALUES ($1, $2, $3, $4, $5)";
     let Delta { type_sids, key_sids, event_nids } = delta;
-    execute(db, SQL, &[&room_nid, &state_delta, type_sids, key_sids, event_nids]).await?;
-    Ok(())
+    db.write(SQL, &[&room_nid, &state_delta, type_sids, key_sids, event_nids]).await
 }
 
 /// The deltas with these numbers.
@@ -388,7 +381,7 @@ pub async fn list_differences(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::TestClient;
+    use crate::{execute, test_support::TestClient};
 
     #[tokio::test]
     async fn a_past_state_is_told_by_its_differences_whether_or_not_forks_met() {

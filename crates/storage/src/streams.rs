@@ -5,7 +5,7 @@ use std::time::Duration;
 use myelin_types::{StreamId, WriterId};
 use tokio_postgres::Row;
 
-use crate::{GenericClient, Result, StorageError, execute, query, query_one, query_opt};
+use crate::{Answer, Flight, GenericClient, Result, StorageError, execute, query, query_one, query_opt};
 
 /// Takes over (or first makes) `writer`'s rows of the given streams under `epoch`. From then on transactions of an
 /// earlier epoch are refused by [`advance`].
@@ -37,24 +37,38 @@ pub async fn list_all_positions(db: &impl GenericClient) -> Result<Vec<(String, 
     Ok(rows.iter().map(|row| (row.get(0), WriterId(row.get(1)), StreamId(row.get(2)))).collect())
 }
 
-/// Moves `writer`'s position, in the transaction that writes the rows up to there, and gives how many writers the
-/// stream has. A writer that is not among them registers later, so all its ids will be greater than `position`.
-///
-/// # Errors
-/// [`StorageError::Fenced`] if another process took over this writer: the caller must not commit.
+/// Moves `writer`'s position, in the flight that writes the rows up to there. It fails with [`StorageError::Fenced`] if another
+/// process took over this writer.
 pub async fn advance(
-    db: &impl GenericClient,
+    flight: &Flight<'_>,
     stream: &str,
     writer: WriterId,
     epoch: i64,
     position: StreamId,
-) -> Result<usize> {
+) -> Result<Advanced> {
+    // Divides by zero if there is no such row: what comes behind in the flight, the commit too, is refused then.
     const SQL: &str = "
-        UPDATE stream_positions SET position = $4 WHERE stream = $1 AND writer_id = $2 AND epoch = $3
-        RETURNING (SELECT count(*) FROM stream_positions all_writers WHERE all_writers.stream = $1)";
-    let row = query_opt(db, SQL, &[&stream, &writer.0, &epoch, &position.0]).await?;
-    let writers: i64 = row.ok_or(StorageError::Fenced)?.get(0);
-    usize::try_from(writers).map_err(|_| StorageError::Inconsistent("a negative count".to_owned()))
+        WITH moved AS (
+            UPDATE stream_positions SET position = $4 WHERE stream = $1 AND writer_id = $2 AND epoch = $3 RETURNING 1)
+        SELECT (SELECT count(*) FROM stream_positions WHERE stream = $1) / (SELECT count(*) FROM moved)";
+    let explain = |error: StorageError| match error.is_division_by_zero() {
+        true => StorageError::Fenced,
+        false => error,
+    };
+    flight.ask(SQL, &[&stream, &writer.0, &epoch, &position.0], explain).await.map(Advanced)
+}
+
+/// A position that was moved.
+#[derive(Debug)]
+pub struct Advanced(Answer);
+
+impl Advanced {
+    /// How many writers the stream has, once the flight has landed. One that is not among them registers later, so all its ids
+    /// will be greater than the position.
+    pub fn writers(self) -> usize {
+        let writers = self.0.rows().first().map_or(0, |row| row.get::<_, i64>(0));
+        usize::try_from(writers).unwrap_or_default()
+    }
 }
 
 /// Moves the position of a writer that has nothing under way up to the stream's newest id: whatever it writes later comes

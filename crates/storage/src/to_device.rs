@@ -2,7 +2,7 @@
 
 use myelin_types::{Position, StreamId, WriterId};
 
-use crate::{GenericClient, Result, Row, execute, query};
+use crate::{GenericClient, Result, Row, Write, execute, query};
 
 /// A message to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct ToDeviceTransactionRow {
 }
 
 /// Stores messages, but those for devices that don't exist.
-pub async fn insert_messages(db: &impl GenericClient, rows: &[ToDeviceMessageRow]) -> Result<()> {
+pub async fn insert_messages(db: &impl Write, rows: &[ToDeviceMessageRow]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO to_device_messages (stream_id, writer_id, user_id, device_id, sender, type, content)
         SELECT w.*
@@ -51,15 +51,14 @@ pub async fn insert_messages(db: &impl GenericClient, rows: &[ToDeviceMessageRow
     let (users, devices) = (text(|row| &row.user_id), text(|row| &row.device_id));
     let (senders, types, contents) =
         (text(|row| &row.sender), text(|row| &row.event_type), text(|row| &row.content));
-    execute(db, SQL, &[&ids, &writers, &users, &devices, &senders, &types, &contents]).await?;
-    Ok(())
+    db.write(SQL, &[&ids, &writers, &users, &devices, &senders, &types, &contents]).await
 }
 
 /// Notes transactions.
 ///
 /// # Errors
 /// A [unique violation](crate::StorageError::is_unique_violation) if one of them was sent before.
-pub async fn insert_transactions(db: &impl GenericClient, rows: &[ToDeviceTransactionRow]) -> Result<()> {
+pub async fn insert_transactions(db: &impl Write, rows: &[ToDeviceTransactionRow]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO to_device_transactions (user_id, device_id, txn_id, sent_ts)
         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])";
@@ -67,8 +66,7 @@ pub async fn insert_transactions(db: &impl GenericClient, rows: &[ToDeviceTransa
     let devices: Vec<&str> = rows.iter().map(|row| row.device_id.as_str()).collect();
     let txn_ids: Vec<&str> = rows.iter().map(|row| row.txn_id.as_str()).collect();
     let times: Vec<i64> = rows.iter().map(|row| row.sent_ts).collect();
-    execute(db, SQL, &[&users, &devices, &txn_ids, &times]).await?;
-    Ok(())
+    db.write(SQL, &[&users, &devices, &txn_ids, &times]).await
 }
 
 /// Forgets the transactions that were sent before some time, at most `limit`; gives how many there were.

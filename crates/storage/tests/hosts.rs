@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use myelin_storage::{Database, DatabaseOptions, query_one};
+use myelin_storage::{Database, DatabaseOptions, Transaction, execute, query_one};
 use myelin_testing::TestDatabase;
 use tokio::{
     net::{TcpListener, UnixStream},
@@ -90,8 +90,8 @@ async fn a_transaction_in_which_nothing_happens_does_not_keep_its_locks() {
     let database = on([&hosts[0], &hosts[1]], &at);
     let mut client = database.get().await.unwrap();
     client.batch_execute("CREATE TABLE things AS SELECT 1 AS number").await.unwrap();
-    let transaction = client.transaction().await.unwrap();
-    transaction.execute("UPDATE things SET number = 2", &[]).await.unwrap();
+    let transaction = Transaction::begin(&mut client);
+    execute(&transaction, "UPDATE things SET number = 2", &[]).await.unwrap();
     // As if the process that began it stood still from here on.
     let other = database.get().await.unwrap();
     let taken = timeout(PATIENCE, other.execute("UPDATE things SET number = 3", &[])).await.unwrap();

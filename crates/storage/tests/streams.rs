@@ -2,12 +2,28 @@
 
 use std::time::Duration;
 
-use myelin_storage::{StorageError, instances, migrate, query_one, streams, strings::Strings};
+use myelin_storage::{
+    Client, Result, StorageError, Transaction, instances, migrate, query_one, streams, strings::Strings,
+};
 use myelin_testing::MigratedDatabase;
 use myelin_types::{StreamId, WriterId};
 
 const LONG: Duration = Duration::from_secs(60);
 const GONE: Duration = Duration::ZERO;
+
+/// Moves a position in a transaction of its own.
+async fn advance(
+    client: &mut Client,
+    stream: &str,
+    writer: WriterId,
+    epoch: i64,
+    position: StreamId,
+) -> Result<usize> {
+    let flight = Transaction::begin(client).take_off();
+    let advanced = streams::advance(&flight, stream, writer, epoch, position).await?;
+    flight.land(Ok(())).await?;
+    Ok(advanced.writers())
+}
 
 #[tokio::test]
 async fn migrating_again_changes_nothing_even_from_many_processes_at_once() {
@@ -19,16 +35,16 @@ async fn migrating_again_changes_nothing_even_from_many_processes_at_once() {
 #[tokio::test]
 async fn a_position_moves_only_under_the_epoch_that_claimed_it() {
     let database = MigratedDatabase::create().await;
-    let client = database.get().await.unwrap();
+    let mut client = database.get().await.unwrap();
     let writer = WriterId(1);
     streams::claim(&client, &["events", "receipts"], writer, 7).await.unwrap();
-    streams::advance(&client, "events", writer, 7, StreamId(12)).await.unwrap();
+    advance(&mut client, "events", writer, 7, StreamId(12)).await.unwrap();
     assert_eq!(streams::list_positions(&client, "events").await.unwrap(), [(writer, StreamId(12))]);
 
     streams::claim(&client, &["events"], writer, 8).await.unwrap();
-    let refused = streams::advance(&client, "events", writer, 7, StreamId(13)).await;
+    let refused = advance(&mut client, "events", writer, 7, StreamId(13)).await;
     assert!(matches!(refused, Err(StorageError::Fenced)), "{refused:?}");
-    let refused = streams::advance(&client, "events", WriterId(9), 8, StreamId(13)).await;
+    let refused = advance(&mut client, "events", WriterId(9), 8, StreamId(13)).await;
     assert!(matches!(refused, Err(StorageError::Fenced)), "{refused:?}");
     assert_eq!(streams::list_positions(&client, "events").await.unwrap(), [(writer, StreamId(12))]);
 }
@@ -100,7 +116,7 @@ async fn registering_again_raises_the_epoch_and_ends_the_former_process() {
 #[tokio::test]
 async fn leases_of_the_living_stay_and_those_of_the_dead_are_taken_over_and_fenced() {
     let database = MigratedDatabase::create().await;
-    let client = database.get().await.unwrap();
+    let mut client = database.get().await.unwrap();
     let dead = instances::register(&client, "dead", GONE).await.unwrap();
     let alive = instances::register(&client, "alive", LONG).await.unwrap();
     let heir = instances::register(&client, "heir", LONG).await.unwrap();
@@ -111,7 +127,7 @@ async fn leases_of_the_living_stay_and_those_of_the_dead_are_taken_over_and_fenc
     let held = instances::acquire_leases(&client, &["events/1", "events/2", "events/3"], heir).await.unwrap();
     assert_eq!(held, ["events/1", "events/3"]);
 
-    let late = streams::advance(&client, "events", dead.writer, dead.epoch, StreamId(5)).await;
+    let late = advance(&mut client, "events", dead.writer, dead.epoch, StreamId(5)).await;
     assert!(matches!(late, Err(StorageError::Fenced)), "{late:?}");
     assert!(!beats(&client, dead).await, "the dead must learn of it");
 
@@ -123,7 +139,7 @@ async fn leases_of_the_living_stay_and_those_of_the_dead_are_taken_over_and_fenc
 #[tokio::test]
 async fn positions_of_those_who_are_gone_for_good_are_moved_up_once_and_fenced() {
     let database = MigratedDatabase::create().await;
-    let client = database.get().await.unwrap();
+    let mut client = database.get().await.unwrap();
     let living = instances::register(&client, "living", LONG).await.unwrap();
     let gone = instances::register(&client, "gone", GONE).await.unwrap();
     let idle = instances::register(&client, "idle", GONE).await.unwrap();
@@ -139,7 +155,7 @@ async fn positions_of_those_who_are_gone_for_good_are_moved_up_once_and_fenced()
         positions.iter().find(|(writer, _)| *writer == process.writer).map(|(_, id)| id.0)
     };
     assert_eq!([of(living), of(gone), of(idle)], [Some(0), Some(5), Some(5)]);
-    let refused = streams::advance(&client, "events", gone.writer, gone.epoch, StreamId(6)).await;
+    let refused = advance(&mut client, "events", gone.writer, gone.epoch, StreamId(6)).await;
     assert!(matches!(refused, Err(StorageError::Fenced)), "{refused:?}");
     for process in [living, idle] {
         assert!(instances::check_fence(&client, process).await.unwrap(), "there was nothing to move");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use myelin_replication::{Stamped, Stream, is_full, read_pages};
-use myelin_storage::{Client, Result, StorageError, Transaction, presence as table};
+use myelin_storage::{Client, Result, StorageError, Write, presence as table};
 use myelin_types::{MillisSinceEpoch, Position, StreamId, WriterId};
 use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ impl Stream for PresenceStream {
     const NAME: &'static str = "presence";
     type Row = PresenceRow;
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<PresenceRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<PresenceRow>]) -> Result<()> {
         // One statement can't write a user twice; the last one counts.
         let mut latest: HashMap<&UserId, table::Presence> = HashMap::new();
         for stamped in rows {
@@ -52,7 +52,7 @@ impl Stream for PresenceStream {
         let mut rows: Vec<table::Presence> = latest.into_values().collect();
         // Two writers that touch the same rows must do so in the same order.
         rows.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
-        table::upsert_presence(transaction, &rows).await
+        table::upsert_presence(db, &rows).await
     }
 
     async fn since(

@@ -7,7 +7,7 @@ use std::{
 
 use myelin_leases::Session;
 use myelin_replication::{Feed, Stamped, Stream, StreamWriter, Topic};
-use myelin_storage::{Client, Result, Transaction, execute, query};
+use myelin_storage::{Client, Result, Write, query};
 use myelin_testing::MigratedDatabase;
 use myelin_types::{Position, StreamId, WriterId};
 
@@ -24,13 +24,12 @@ impl Stream for Words {
         Some(Topic { of, for_all: word.ends_with('!') })
     }
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<String>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<String>]) -> Result<()> {
         const SQL: &str = "INSERT INTO words SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[])";
         let ids: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
         let writers: Vec<i16> = rows.iter().map(|row| row.writer.0).collect();
         let words: Vec<&str> = rows.iter().map(|row| row.row.as_str()).collect();
-        execute(transaction, SQL, &[&ids, &writers, &words]).await?;
-        Ok(())
+        db.write(SQL, &[&ids, &writers, &words]).await
     }
 
     async fn since(

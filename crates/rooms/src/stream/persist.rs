@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use myelin_push::PushBits;
 use myelin_replication::{Stamped, Stream, Topic};
 use myelin_storage::{
-    Client, Result, Transaction, aliases, event_graph, events, memberships, pipelined, relations,
+    Client, Result, Write, aliases, event_graph, events, memberships, relations,
     rooms::{self, RoomRow},
     state,
 };
@@ -24,15 +24,15 @@ impl Stream for EventStream {
         Some(Topic { of: row.room_nid.0, for_all: !row.state_changes.is_empty() || row.redacts.is_some() })
     }
 
-    async fn persist(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+    async fn persist(db: &impl Write, rows: &[Stamped<EventRow>]) -> Result<()> {
         for row in rows {
-            insert_room(transaction, row).await?;
+            insert_room(db, row).await?;
         }
-        // These don't touch the same rows, so their statements go to the server without waiting for each other.
-        let events = pipelined(insert_events(transaction, rows), change_state(transaction, rows));
-        let links = pipelined(relate(transaction, rows), move_backward_extremities(transaction, rows));
-        pipelined(events, links).await?;
-        redact(transaction, rows).await
+        insert_events(db, rows).await?;
+        change_state(db, rows).await?;
+        relate(db, rows).await?;
+        move_backward_extremities(db, rows).await?;
+        redact(db, rows).await
     }
 
     async fn since(
@@ -57,7 +57,7 @@ pub(crate) fn membership_number(membership: &MembershipState) -> Option<i16> {
     }
 }
 
-async fn insert_room(transaction: &Transaction<'_>, row: &Stamped<EventRow>) -> Result<()> {
+async fn insert_room(db: &impl Write, row: &Stamped<EventRow>) -> Result<()> {
     let Some(new) = &row.row.writing.new_room else { return Ok(()) };
     let room_nid = row.row.room_nid.0;
     let room = RoomRow {
@@ -67,13 +67,13 @@ async fn insert_room(transaction: &Transaction<'_>, row: &Stamped<EventRow>) -> 
         is_public: new.is_public,
         is_blocked: false,
     };
-    rooms::insert_room(transaction, &room).await?;
-    if let Some((alias, creator)) = &new.alias
-        && !aliases::insert_alias(transaction, alias.as_str(), room_nid, creator.as_str()).await?
-    {
-        return Err(myelin_storage::StorageError::Inconsistent(format!("{alias} was taken meanwhile")));
+    rooms::insert_room(db, &room).await?;
+    match &new.alias {
+        Some((alias, creator)) => {
+            aliases::insert_alias_of_new(db, alias.as_str(), room_nid, creator.as_str()).await
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What has to be made of a row before it can be borrowed as columns.
@@ -82,21 +82,21 @@ struct Texts {
     heads: Option<String>,
 }
 
-async fn insert_events(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+async fn insert_events(db: &impl Write, rows: &[Stamped<EventRow>]) -> Result<()> {
     let texts: Vec<Texts> = rows.iter().map(|row| texts(&row.row)).collect();
     let (mut new, mut promoted) = (events::NewEvents::default(), events::NewEvents::default());
     for (stamped, texts) in rows.iter().zip(&texts) {
         let columns = if stamped.row.writing.is_promoted { &mut promoted } else { &mut new };
         columns.push(&new_event(stamped, texts));
         if let StateBefore::Mainline { delta: Some(DeltaRef::New(delta)), .. } = &stamped.row.writing.before {
-            state::insert_delta(transaction, stamped.row.room_nid.0, stamped.row.nid.0, delta).await?;
+            state::insert_delta(db, stamped.row.room_nid.0, stamped.row.nid.0, delta).await?;
         }
     }
     if !new.is_empty() {
-        events::insert_events(transaction, &new).await?;
+        events::insert_events(db, &new).await?;
     }
     if !promoted.is_empty() {
-        events::promote_outliers(transaction, &promoted).await?;
+        events::promote_outliers(db, &promoted).await?;
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ fn new_event<'a>(stamped: &'a Stamped<EventRow>, texts: &'a Texts) -> events::Ne
     }
 }
 
-async fn change_state(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+async fn change_state(db: &impl Write, rows: &[Stamped<EventRow>]) -> Result<()> {
     let mut states = state::StateChanges::default();
     let mut members = memberships::NewMemberships::default();
     for Stamped { id, writer, row } in rows {
@@ -183,15 +183,15 @@ async fn change_state(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>])
         }
     }
     if !states.is_empty() {
-        state::change_state(transaction, &states).await?;
+        state::change_state(db, &states).await?;
     }
     if !members.is_empty() {
-        memberships::upsert_memberships(transaction, &members).await?;
+        memberships::upsert_memberships(db, &members).await?;
     }
     Ok(())
 }
 
-async fn relate(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+async fn relate(db: &impl Write, rows: &[Stamped<EventRow>]) -> Result<()> {
     let mut new = relations::NewRelations::default();
     for Stamped { id, row, .. } in rows {
         let relation = relations::NewRelation {
@@ -220,11 +220,11 @@ async fn relate(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Re
     }
     match new.is_empty() {
         true => Ok(()),
-        false => relations::insert_relations(transaction, &new).await,
+        false => relations::insert_relations(db, &new).await,
     }
 }
 
-async fn move_backward_extremities(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+async fn move_backward_extremities(db: &impl Write, rows: &[Stamped<EventRow>]) -> Result<()> {
     let closed: Vec<&EventRow> =
         rows.iter().map(|row| &row.row).filter(|row| row.writing.closes_gap).collect();
     let missing: Vec<(i64, &str)> = rows
@@ -233,17 +233,17 @@ async fn move_backward_extremities(transaction: &Transaction<'_>, rows: &[Stampe
         .collect();
     if !missing.is_empty() {
         let (rooms, ids): (Vec<i64>, Vec<&str>) = missing.into_iter().unzip();
-        event_graph::insert_backward_extremities(transaction, &rooms, &ids).await?;
+        event_graph::insert_backward_extremities(db, &rooms, &ids).await?;
     }
     if !closed.is_empty() {
         let rooms: Vec<i64> = closed.iter().map(|row| row.room_nid.0).collect();
         let ids: Vec<&str> = closed.iter().map(|row| row.pdu.event_id().as_str()).collect();
-        event_graph::delete_backward_extremities(transaction, &rooms, &ids).await?;
+        event_graph::delete_backward_extremities(db, &rooms, &ids).await?;
     }
     Ok(())
 }
 
-async fn redact(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Result<()> {
+async fn redact(db: &impl Write, rows: &[Stamped<EventRow>]) -> Result<()> {
     let redactions: Vec<_> = rows
         .iter()
         .filter_map(|row| Some((row.row.room_nid.0, row.row.nid.0, row.row.redacts.as_ref()?)))
@@ -253,7 +253,7 @@ async fn redact(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Re
         let targets: Vec<i64> = redactions.iter().map(|(.., redacted)| redacted.nid.0).collect();
         let json: Vec<&str> = redactions.iter().map(|(.., redacted)| redacted.pdu.json()).collect();
         let by: Vec<i64> = redactions.iter().map(|(_, redaction, _)| *redaction).collect();
-        events::redact_events(transaction, &rooms, &targets, &json, &by).await?;
+        events::redact_events(db, &rooms, &targets, &json, &by).await?;
     }
     // What a redacted event pointed at counts no more, and a redaction that found its target waits no more.
     let parents = redactions.iter().filter_map(|(room, _, redacted)| {
@@ -269,5 +269,5 @@ async fn redact(transaction: &Transaction<'_>, rows: &[Stamped<EventRow>]) -> Re
     let rooms: Vec<i64> = over.iter().map(|(room, ..)| *room).collect();
     let parents: Vec<&str> = over.iter().map(|(_, parent, _)| *parent).collect();
     let nids: Vec<i64> = over.iter().map(|(.., nid)| *nid).collect();
-    relations::delete_relations(transaction, &rooms, &parents, &nids).await
+    relations::delete_relations(db, &rooms, &parents, &nids).await
 }

@@ -2,6 +2,8 @@
 
 use myelin_rooms::RoomError;
 
+use myelin_storage::{GenericClient as _, Transaction};
+
 use crate::world::{ALICE, World, message};
 
 #[tokio::test]
@@ -10,7 +12,8 @@ async fn a_room_is_given_away_only_once_what_is_under_way_is_committed() {
     let room_id = world.room().await;
     // Whatever is written to the table waits for this transaction.
     let mut client = world.database.get().await.unwrap();
-    let stop = client.transaction().await.unwrap();
+    let transaction = Transaction::begin(&mut client);
+    let stop = transaction.connection();
     stop.batch_execute("LOCK TABLE events IN SHARE MODE").await.unwrap();
     let count = async |sql: &str| stop.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
     let rooms = world.rooms.clone();
@@ -34,7 +37,7 @@ async fn a_room_is_given_away_only_once_what_is_under_way_is_committed() {
     for _ in 0..100 {
         assert_eq!(count("SELECT count(*) FROM leases WHERE lease LIKE 'events/%'").await, 128);
     }
-    stop.rollback().await.unwrap();
+    drop(transaction);
     let sent = sending.await.unwrap().expect("what was taken before is written");
     leaving.await.unwrap().expect("the database is there");
     assert_eq!(world.timeline(&room_id).last().map(|event| event.event_id().clone()), Some(sent));

@@ -3,7 +3,7 @@
 use myelin_types::{MillisSinceEpoch, StreamId, WriterId};
 
 use super::TokenHash;
-use crate::{GenericClient, Result, execute, query};
+use crate::{GenericClient, Result, Write, execute, query};
 
 /// A token that was revoked.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub struct Revocation {
 }
 
 /// Stores revocations.
-pub async fn insert_revocations(db: &impl GenericClient, revocations: &[Revocation]) -> Result<()> {
+pub async fn insert_revocations(db: &impl Write, revocations: &[Revocation]) -> Result<()> {
     const SQL: &str = "
         INSERT INTO revocations (stream_id, writer_id, token_hash, revoked_ts)
         SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::bigint[])";
@@ -27,8 +27,7 @@ pub async fn insert_revocations(db: &impl GenericClient, revocations: &[Revocati
     let writers: Vec<i16> = revocations.iter().map(|revocation| revocation.writer.0).collect();
     let tokens: Vec<&[u8]> = revocations.iter().map(|revocation| revocation.token.as_bytes()).collect();
     let times: Vec<i64> = revocations.iter().map(|revocation| to_column(revocation.revoked_ts)).collect();
-    execute(db, SQL, &[&ids, &writers, &tokens, &times]).await?;
-    Ok(())
+    db.write(SQL, &[&ids, &writers, &tokens, &times]).await
 }
 
 /// At most `limit` revocations with ids between two, the second included, by ascending id.

@@ -2,7 +2,7 @@
 
 use myelin_types::{StreamId, WriterId};
 
-use crate::{GenericClient, Result, StorageError, execute, strings::StringId};
+use crate::{Result, Write, strings::StringId};
 
 /// An event to be written.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ impl<'a> NewEvents<'a> {
 }
 
 /// Adds events: one statement for all of them.
-pub async fn insert_events(db: &impl GenericClient, new: &NewEvents<'_>) -> Result<()> {
+pub async fn insert_events(db: &impl Write, new: &NewEvents<'_>) -> Result<()> {
     const SQL: &str = "
         INSERT INTO events (room_nid, event_nid, pos, depth, sender_sid, type_sid, state_key_sid, origin_server_ts,
                             state_base, state_delta, writer_id, flags, push, event_id, push_exceptions, thread_id,
@@ -119,8 +119,7 @@ pub async fn insert_events(db: &impl GenericClient, new: &NewEvents<'_>) -> Resu
                              $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::smallint[],
                              $12::smallint[], $13::smallint[], $14::text[], $15::text[], $16::text[], $17::text[],
                              $18::text[], $19::text[], $20::bigint[], $21::text[])";
-    execute(
-        db,
+    db.write(
         SQL,
         &[
             &new.room_nids,
@@ -146,28 +145,29 @@ pub async fn insert_events(db: &impl GenericClient, new: &NewEvents<'_>) -> Resu
             &new.json,
         ],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Gives outliers their place: they are stored already, and their state is known now.
 ///
 /// # Errors
-/// [`StorageError::Inconsistent`] if one of them is not stored.
-pub async fn promote_outliers(db: &impl GenericClient, new: &NewEvents<'_>) -> Result<()> {
+/// A division by zero if one of them is not stored.
+pub async fn promote_outliers(db: &impl Write, new: &NewEvents<'_>) -> Result<()> {
     const SQL: &str = "
-        UPDATE events e
-           SET pos = n.pos, state_base = n.state_base, state_delta = n.state_delta, writer_id = n.writer_id,
-               flags = n.flags, push = n.push, push_exceptions = n.push_exceptions, thread_id = n.thread_id,
-               heads = n.heads, redacted_by = n.redacted_by, json = n.json
-          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[],
-                      $7::smallint[], $8::smallint[], $9::text[], $10::text[], $11::text[], $12::bigint[],
-                      $13::text[])
-            AS n (room_nid, event_nid, pos, state_base, state_delta, writer_id, flags, push, push_exceptions,
-                  thread_id, heads, redacted_by, json)
-         WHERE e.room_nid = n.room_nid AND e.event_nid = n.event_nid";
-    let promoted = execute(
-        db,
+        WITH promoted AS (
+            UPDATE events e
+               SET pos = n.pos, state_base = n.state_base, state_delta = n.state_delta, writer_id = n.writer_id,
+                   flags = n.flags, push = n.push, push_exceptions = n.push_exceptions, thread_id = n.thread_id,
+                   heads = n.heads, redacted_by = n.redacted_by, json = n.json
+              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[],
+                          $7::smallint[], $8::smallint[], $9::text[], $10::text[], $11::text[], $12::bigint[],
+                          $13::text[])
+                AS n (room_nid, event_nid, pos, state_base, state_delta, writer_id, flags, push, push_exceptions,
+                      thread_id, heads, redacted_by, json)
+             WHERE e.room_nid = n.room_nid AND e.event_nid = n.event_nid
+            RETURNING 1)
+        SELECT 1 / (count(*) = cardinality($1))::int FROM promoted";
+    db.write(
         SQL,
         &[
             &new.room_nids,
@@ -185,9 +185,5 @@ pub async fn promote_outliers(db: &impl GenericClient, new: &NewEvents<'_>) -> R
             &new.json,
         ],
     )
-    .await?;
-    match usize::try_from(promoted) == Ok(new.event_nids.len()) {
-        true => Ok(()),
-        false => Err(StorageError::Inconsistent("an outlier to be promoted is gone".to_owned())),
-    }
+    .await
 }
