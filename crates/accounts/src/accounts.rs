@@ -11,11 +11,11 @@ use myelin_types::Clock;
 use ruma::{ServerName, UserId};
 
 use crate::{
-    AccountsConfig, RevocationStream, User, last_seen::Sightings, password::Passwords,
-    token_cache::TokenCache,
+    AccountsConfig, Login, RevocationStream, TokenHash, User, last_seen::Sightings, password::Passwords,
+    recent::Recent,
 };
 
-/// Users, their sessions and tokens, passwords, registration and profiles. Clones are the same service.
+/// Users, their sessions and tokens, passwords and registration. Clones are the same service.
 ///
 /// Its background work is [`Accounts::run`], which a process starts once.
 #[derive(Clone)]
@@ -25,7 +25,8 @@ pub(crate) struct Inner {
     pub config: AccountsConfig,
     pub clock: Clock,
     pub database: Database,
-    pub tokens: TokenCache,
+    /// The access tokens that were used of late.
+    pub tokens: Recent<TokenHash, Arc<Login>>,
     /// Tells other processes which tokens ended, if there are any.
     pub revocations: OnceLock<StreamWriter<RevocationStream>>,
     pub passwords: Passwords,
@@ -42,7 +43,7 @@ impl Accounts {
     /// The service over a database that is migrated.
     pub fn new(config: AccountsConfig, database: Database, clock: Clock) -> Self {
         Self(Arc::new(Inner {
-            tokens: TokenCache::new(config.token_cache_capacity),
+            tokens: Recent::new(config.token_cache_capacity),
             revocations: OnceLock::new(),
             passwords: Passwords::new(&config),
             sightings: Sightings::default(),

@@ -98,7 +98,7 @@ impl Accounts {
         let hash = token::hash(access_token);
         let now = self.now();
         let believed_since = now.saturating_sub(BELIEVED_FOR.as_millis() as u64);
-        let login = match self.0.tokens.get(hash) {
+        let login = match self.0.tokens.get(&hash) {
             Some(login) if login.read_ts >= believed_since => login,
             _ => self.load_login(hash, now).await?,
         };
@@ -136,19 +136,6 @@ pub(crate) mod tests {
         LogIn, Restriction,
         testing::{Fixture, alice},
     };
-
-    pub fn login(token: TokenHash) -> Arc<Login> {
-        let row = TokenRow {
-            user_id: alice().to_owned(),
-            device_id: Some("PHONE".into()),
-            expires_ts: None,
-            validated_ts: 0,
-            refresh_hash: None,
-            used: false,
-            flags: UserFlags::default(),
-        };
-        Arc::new(Login::new(token, row, 0))
-    }
 
     #[tokio::test]
     async fn a_warm_token_asks_nobody() {

@@ -6,9 +6,9 @@ use ruma::UserId;
 use crate::{Accounts, SessionsEnded};
 
 impl Accounts {
-    /// Deactivates a user in the caller's transaction: password, addresses, sessions and, if the user asks to be
-    /// erased, the profile are gone. Gives what sessions ended, for [`Accounts::forget_tokens`] after the commit;
-    /// `None` if there is no such user.
+    /// Deactivates a user in the caller's transaction: password, addresses and sessions are gone, and who reads the user's
+    /// messages is limited if the user asks to be erased; the profile is [`Profiles::erase`](crate::Profiles::erase)'s. Gives
+    /// what sessions ended, for [`Accounts::forget_tokens`] after the commit; `None` if there is no such user.
     ///
     /// # Errors
     /// If the database fails.

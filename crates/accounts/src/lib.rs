@@ -1,8 +1,9 @@
 //! Users, access tokens, log-in, registration, user-interactive authentication, profiles, account data.
 //!
-//! [`Accounts`] is who somebody is and what proves it: users, their sessions and tokens, passwords, registration,
-//! user-interactive authentication and profiles. [`AccountData`] is what clients keep with an account: global and room
-//! account data and tags; [`Filters`] are the filters they made. All three are cheap to clone and safe to share.
+//! [`Accounts`] is who somebody is and what proves it: users, their sessions and tokens, passwords, registration and
+//! user-interactive authentication. [`Profiles`] is what they say of themselves. [`AccountData`] is what clients keep with an
+//! account: global and room account data and tags; [`Filters`] are the filters they made. All of them are cheap to clone and
+//! safe to share.
 //!
 //! What is not here: HTTP and error codes (`client-api`), rate limits (counted at the edge, by address), the keys and
 //! messages of devices (`devices`), and what a profile change does to rooms (`rooms`).
@@ -21,6 +22,7 @@ mod login_token;
 mod maintenance;
 mod password;
 mod profile;
+mod recent;
 mod registration;
 mod replaced_room;
 mod revocations;
@@ -30,7 +32,6 @@ mod tags;
 #[cfg(test)]
 mod testing;
 mod token;
-mod token_cache;
 mod ui_auth;
 
 pub use self::{
@@ -43,7 +44,7 @@ pub use self::{
     filters::Filters,
     last_seen::Client,
     password::{LoginError, PasswordError, hash_password},
-    profile::{MemberProfile, Profile, ProfileError},
+    profile::{MemberProfile, Profile, ProfileError, ProfileRow, ProfileStream, Profiles},
     registration::{NewAccount, RegistrationError},
     revocations::{RevocationRow, RevocationStream},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},

@@ -1,12 +1,22 @@
-//! Profiles: named fields of any JSON.
+//! Profiles: named fields of any JSON ([spec](https://spec.matrix.org/v1.19/client-server-api/#profiles)).
 
-use std::collections::BTreeMap;
+mod stream;
 
-use myelin_storage::{StorageError, accounts::profiles};
-use ruma::{OwnedMxcUri, UserId};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use myelin_replication::{Feed, StreamWriter, WriteError};
+use myelin_storage::{
+    Database, StorageError, Transaction,
+    accounts::{profiles, users},
+};
+use quick_cache::Weighter;
+use ruma::{OwnedMxcUri, OwnedUserId, UserId};
 use serde_json::Value as JsonValue;
+use tokio::time::Instant;
 
-use crate::Accounts;
+pub use self::stream::{ProfileRow, ProfileStream};
+use crate::recent::Recent;
 
 /// The whole profile is smaller than 64 KiB (<https://spec.matrix.org/v1.19/client-server-api/#profiles>).
 const MAX_PROFILE_SIZE: i64 = 65_535;
@@ -43,20 +53,60 @@ pub enum ProfileError {
     /// The profile would become too large.
     #[error("the profile would become too large")]
     ProfileTooLarge,
-    /// The database failed.
+    /// It could not be written.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Write(#[from] WriteError),
 }
 
-impl Accounts {
+/// Memory for the profiles that were read of late, in bytes.
+const CACHE_BYTES: u64 = 16 << 20;
+/// How long a profile is believed that nobody said had changed: daemons of before there was this stream tell nobody.
+const BELIEVED_FOR: Duration = Duration::from_secs(300);
+/// What a user's small profile weighs, about.
+const LIKELY_BYTES: u64 = 512;
+
+type RecentProfiles = Recent<OwnedUserId, (Instant, Arc<Profile>), ByBytes>;
+
+/// What users say of themselves. Clones share one cache, which every process's stream of changes keeps true.
+#[derive(Clone)]
+pub struct Profiles {
+    database: Database,
+    writer: StreamWriter<ProfileStream>,
+    recent: Arc<RecentProfiles>,
+}
+
+impl fmt::Debug for Profiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profiles").finish_non_exhaustive()
+    }
+}
+
+impl Profiles {
+    /// The service over a stream.
+    pub fn new(database: Database, feed: &Feed<ProfileStream>, writer: StreamWriter<ProfileStream>) -> Self {
+        let likely = usize::try_from(CACHE_BYTES / LIKELY_BYTES).unwrap_or(usize::MAX);
+        let recent = Arc::new(Recent::of_weight(CACHE_BYTES, likely, ByBytes));
+        let changing: Arc<RecentProfiles> = recent.clone();
+        feed.subscribe(move |batch| changing.forget(batch.rows.iter().map(|stamped| &*stamped.row.user_id)));
+        Self { database, writer, recent }
+    }
+
     /// The profile of a user of this server; `None` if there is no such user.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn profile(&self, user: &UserId) -> Result<Option<Profile>, StorageError> {
-        let fields = profiles::list_fields(&self.db().await?, user).await?;
-        if fields.is_empty() {
-            return Ok(self.user(user).await?.map(|_| Profile::new()));
+    pub async fn of(&self, user: &UserId) -> Result<Option<Arc<Profile>>, StorageError> {
+        if let Some((read, profile)) = self.recent.get(user)
+            && read.elapsed() < BELIEVED_FOR
+        {
+            return Ok(Some(profile));
+        }
+        let read = Instant::now();
+        let before = self.recent.generation();
+        let db = self.database.get().await?;
+        let fields = profiles::list_fields(&db, user).await?;
+        if fields.is_empty() && users::get_user(&db, user).await?.is_none() {
+            return Ok(None);
         }
         let parse = |(name, value): (String, String)| {
             let value = serde_json::from_str(&value);
@@ -64,17 +114,19 @@ impl Accounts {
                 .map(|value| (name, value))
                 .map_err(|error| StorageError::Inconsistent(format!("a profile field is not JSON: {error}")))
         };
-        fields.into_iter().map(parse).collect::<Result<_, _>>().map(Some)
+        let profile: Arc<Profile> =
+            Arc::new(fields.into_iter().map(parse).collect::<Result<_, StorageError>>()?);
+        self.recent.insert(before, user.to_owned(), (read, profile.clone()));
+        Ok(Some(profile))
     }
 
     /// What of a user's profile goes into member events; empty if there is no such user.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn member_profile(&self, user: &UserId) -> Result<MemberProfile, StorageError> {
-        let mut fields: BTreeMap<String, String> =
-            profiles::list_fields(&self.db().await?, user).await?.into_iter().collect();
-        let mut text = |name: &str| serde_json::from_str::<String>(&fields.remove(name)?).ok();
+    pub async fn of_member(&self, user: &UserId) -> Result<MemberProfile, StorageError> {
+        let profile = self.of(user).await?.unwrap_or_default();
+        let text = |name: &str| profile.get(name)?.as_str().map(str::to_owned);
         Ok(MemberProfile {
             displayname: text("displayname"),
             avatar_url: text("avatar_url").map(OwnedMxcUri::from),
@@ -85,18 +137,18 @@ impl Accounts {
     ///
     /// # Errors
     /// See [`ProfileError`].
-    pub async fn set_profile_field(
-        &self,
-        user: &UserId,
-        name: &str,
-        value: &JsonValue,
-    ) -> Result<(), ProfileError> {
+    pub async fn set(&self, user: &UserId, name: &str, value: &JsonValue) -> Result<(), ProfileError> {
         check_field(name, value)?;
         if matches!(name, "displayname" | "avatar_url") && value.as_str() == Some("") {
-            return self.delete_profile_field(user, name).await;
+            return self.delete(user, name).await;
         }
-        let db = self.db().await?;
-        match profiles::set_field(&db, user, name, &value.to_string(), MAX_PROFILE_SIZE).await? {
+        let (user, name, value) = (user.to_owned(), name.to_owned(), value.to_string());
+        let is_set = self.change(user, |transaction, user| {
+            Box::pin(
+                async move { profiles::set_field(transaction, user, &name, &value, MAX_PROFILE_SIZE).await },
+            )
+        });
+        match is_set.await? {
             true => Ok(()),
             false => Err(ProfileError::ProfileTooLarge),
         }
@@ -106,10 +158,64 @@ impl Accounts {
     ///
     /// # Errors
     /// [`ProfileError::InvalidName`], or of the database.
-    pub async fn delete_profile_field(&self, user: &UserId, name: &str) -> Result<(), ProfileError> {
+    pub async fn delete(&self, user: &UserId, name: &str) -> Result<(), ProfileError> {
         check_name(name)?;
-        profiles::delete_field(&self.db().await?, user, name).await?;
+        let name = name.to_owned();
+        let is_deleted = self.change(user.to_owned(), |transaction, user| {
+            Box::pin(async move { profiles::delete_field(transaction, user, &name).await })
+        });
+        is_deleted.await?;
         Ok(())
+    }
+
+    /// Deletes a whole profile.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub async fn erase(&self, user: &UserId) -> Result<(), WriteError> {
+        let is_erased = self.change(user.to_owned(), |transaction, user| {
+            Box::pin(async move { profiles::delete_fields(transaction, user).await.map(|()| true) })
+        });
+        is_erased.await.map(drop)
+    }
+
+    /// Runs `work`, and tells all processes of the change if it says that there was one.
+    async fn change<F>(&self, user_id: OwnedUserId, work: F) -> Result<bool, WriteError>
+    where
+        F: for<'a> FnOnce(&'a Transaction<'a>, &'a UserId) -> BoxFuture<'a, Result<bool, StorageError>>
+            + Send
+            + 'static,
+    {
+        self.writer
+            .transact(move |transaction| {
+                Box::pin(async move {
+                    let changes = work(transaction, &user_id).await?;
+                    Ok((changes, changes.then_some(ProfileRow { user_id }).into_iter().collect()))
+                })
+            })
+            .await
+    }
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<OwnedUserId, (Instant, Arc<Profile>)> for ByBytes {
+    fn weight(&self, user: &OwnedUserId, (_, profile): &(Instant, Arc<Profile>)) -> u64 {
+        let fields = profile.iter().map(|(name, value)| 96 + name.len() + json_bytes(value));
+        (160 + user.as_str().len() + fields.sum::<usize>()) as u64
+    }
+}
+
+/// About how much memory a value takes beside itself.
+fn json_bytes(value: &JsonValue) -> usize {
+    match value {
+        JsonValue::String(text) => text.len(),
+        JsonValue::Array(values) => values.iter().map(|value| 32 + json_bytes(value)).sum(),
+        JsonValue::Object(fields) => {
+            fields.iter().map(|(name, value)| 96 + name.len() + json_bytes(value)).sum()
+        }
+        JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) => 0,
     }
 }
 
@@ -150,6 +256,8 @@ fn check_field(name: &str, value: &JsonValue) -> Result<(), ProfileError> {
 
 #[cfg(test)]
 mod tests {
+    use myelin_leases::Session;
+    use myelin_replication::Stream as _;
     use serde_json::json;
 
     use super::*;
@@ -175,35 +283,69 @@ mod tests {
         }
     }
 
+    /// The service as two processes have it: one that reads in between, and one that only changes.
+    async fn two_processes(fixture: &Fixture) -> (Profiles, Profiles) {
+        let database = &fixture.database;
+        let session = Session::register(database.clone(), "main", &[ProfileStream::NAME], Duration::ZERO);
+        let session = session.await.unwrap();
+        let feed = Feed::open(database.clone()).await.unwrap();
+        let process = || {
+            let writer = StreamWriter::start(database.clone(), session.clone(), feed.clone());
+            Profiles::new(database.clone(), &feed, writer)
+        };
+        (process(), process())
+    }
+
     #[tokio::test]
     async fn a_profile_is_what_was_set() {
         let fixture = Fixture::new().await;
-        let accounts = &fixture.accounts;
-        accounts.set_profile_field(alice(), "displayname", &json!("Alice 🦊")).await.unwrap();
-        accounts.set_profile_field(alice(), "avatar_url", &json!("mxc://a/b")).await.unwrap();
-        accounts.set_profile_field(alice(), "org.example.list", &json!([1.0, "\u{0}"])).await.unwrap();
-        let profile = accounts.profile(alice()).await.unwrap().unwrap();
+        let (here, there) = two_processes(&fixture).await;
+        // Read before each change, so that what is kept has to be given up.
+        let set = async |name: &str, value: JsonValue| {
+            here.of(alice()).await.unwrap();
+            there.set(alice(), name, &value).await.unwrap();
+        };
+        set("displayname", json!("Alice 🦊")).await;
+        set("avatar_url", json!("mxc://a/b")).await;
+        set("org.example.list", json!([1.0, "\u{0}"])).await;
+        let profile = here.of(alice()).await.unwrap().unwrap();
         assert_eq!(
-            json!(profile),
+            json!(*profile),
             json!({ "displayname": "Alice 🦊", "avatar_url": "mxc://a/b", "org.example.list": [1.0, "\u{0}"] }),
         );
-        let member = accounts.member_profile(alice()).await.unwrap();
+        let member = here.of_member(alice()).await.unwrap();
         assert_eq!(member.displayname.as_deref(), Some("Alice 🦊"));
         assert_eq!(member.avatar_url, Some("mxc://a/b".into()));
 
-        accounts.set_profile_field(alice(), "displayname", &json!("")).await.unwrap();
-        accounts.delete_profile_field(alice(), "avatar_url").await.unwrap();
-        accounts.delete_profile_field(alice(), "org.example.list").await.unwrap();
-        assert_eq!(accounts.profile(alice()).await.unwrap(), Some(Profile::new()));
-        assert_eq!(accounts.profile(ruma::user_id!("@eve:example.org")).await.unwrap(), None);
+        set("displayname", json!("")).await;
+        there.delete(alice(), "avatar_url").await.unwrap();
+        assert_eq!(here.of(alice()).await.unwrap().unwrap().len(), 1);
+        there.erase(alice()).await.unwrap();
+        assert_eq!(*here.of(alice()).await.unwrap().unwrap(), Profile::new());
+        let eve = ruma::user_id!("@eve:example.org");
+        assert_eq!(here.of(eve).await.unwrap(), None);
+        assert_eq!(here.of_member(eve).await.unwrap(), MemberProfile::default());
+    }
+
+    #[tokio::test]
+    async fn a_profile_that_was_read_is_not_read_again() {
+        let fixture = Fixture::new().await;
+        let (profiles, _) = two_processes(&fixture).await;
+        let first = profiles.of(alice()).await.unwrap().unwrap();
+        let second = profiles.of(alice()).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        // A field that was not there does not make anybody read again.
+        profiles.delete(alice(), "org.example.none").await.unwrap();
+        assert!(Arc::ptr_eq(&first, &profiles.of(alice()).await.unwrap().unwrap()));
     }
 
     #[tokio::test]
     async fn a_profile_stays_below_64_kib() {
         let fixture = Fixture::new().await;
+        let (profiles, _) = two_processes(&fixture).await;
         let long = json!("x".repeat(40_000));
-        fixture.accounts.set_profile_field(alice(), "org.example.one", &long).await.unwrap();
-        let error = fixture.accounts.set_profile_field(alice(), "org.example.two", &long).await.unwrap_err();
+        profiles.set(alice(), "org.example.one", &long).await.unwrap();
+        let error = profiles.set(alice(), "org.example.two", &long).await.unwrap_err();
         assert!(matches!(error, ProfileError::ProfileTooLarge), "{error}");
     }
 }

@@ -68,6 +68,9 @@ async fn deactivate(
 
 /// Deactivates an account with all that belongs to it, but its membership of rooms.
 pub(crate) async fn deactivate_user(app: &App, user: &UserId, erase: bool) -> Result<(), ApiError> {
+    if erase {
+        app.profiles.erase(user).await.map_err(api)?;
+    }
     let devices = device::list_all_but(app, user, None).await?;
     let user_id = user.to_owned();
     let work: TransactionWork<Option<SessionsEnded>> = Box::new(move |transaction| {
@@ -154,6 +157,8 @@ mod tests {
         let path = "/_matrix/client/v3/account/deactivate";
         let app = TestApp::new().await;
         let token = app.user("alice").await;
+        let profile = "/_matrix/client/v3/profile/@alice:example.org";
+        assert_eq!(app.get(profile, None).await, (200, json!({ "displayname": "alice" })));
         check(app.post(path, Some(&token), json!({})).await, 401, "");
         let (status, body) = app.post(path, Some(&token), confirmed(json!({ "erase": true }))).await;
         assert_eq!((status, &body["id_server_unbind_result"]), (200, &json!("success")));
@@ -162,6 +167,7 @@ mod tests {
         check(app.post("/_matrix/client/v3/login", None, login).await, 403, "M_USER_DEACTIVATED");
         let available = "/_matrix/client/v3/register/available?username=alice";
         check(app.get(available, None).await, 400, "M_USER_IN_USE");
+        assert_eq!(app.get(profile, None).await, (200, json!({})));
     }
 
     #[tokio::test]

@@ -202,7 +202,7 @@ impl IntoApiError for ProfileError {
             Self::ProfileTooLarge => {
                 ApiError::new(ErrorKind::ProfileTooLarge, "The profile would become too large")
             }
-            Self::Storage(error) => api(error),
+            Self::Write(error) => api(error),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Profiles ([spec](https://spec.matrix.org/v1.19/client-server-api/#profiles)).
 
+use std::sync::Arc;
+
+use myelin_accounts::Profile;
 use myelin_http::{ApiError, Routes};
 use ruma::{
     UserId,
@@ -22,7 +25,8 @@ async fn get(
     request: get_profile::v3::Request,
 ) -> Result<get_profile::v3::Response, ApiError> {
     let profile = read(&app, &asker, &request.user_id).await?;
-    Ok(profile.into_iter().collect())
+    let fields = profile.iter().map(|(name, value)| (name.clone(), value.clone()));
+    Ok(fields.collect())
 }
 
 async fn get_field(
@@ -30,14 +34,14 @@ async fn get_field(
     asker: OptionalUser,
     request: get_profile_field::v3::Request,
 ) -> Result<get_profile_field::v3::Response, ApiError> {
-    let mut profile = read(&app, &asker, &request.user_id).await?;
-    let value = profile.remove(request.field.as_str());
+    let profile = read(&app, &asker, &request.user_id).await?;
+    let value = profile.get(request.field.as_str());
     let value = value.ok_or_else(|| ApiError::not_found("The profile has no such field"))?;
-    let value = ProfileFieldValue::new(request.field.as_str(), value).map_err(ApiError::internal)?;
+    let value = ProfileFieldValue::new(request.field.as_str(), value.clone()).map_err(ApiError::internal)?;
     Ok(get_profile_field::v3::Response::new(value))
 }
 
-async fn read(app: &App, asker: &OptionalUser, user: &UserId) -> Result<myelin_accounts::Profile, ApiError> {
+async fn read(app: &App, asker: &OptionalUser, user: &UserId) -> Result<Arc<Profile>, ApiError> {
     if app.settings.users.require_auth_for_profile_requests && asker.0.is_none() {
         return Err(ApiError::missing_token());
     }
@@ -46,7 +50,7 @@ async fn read(app: &App, asker: &OptionalUser, user: &UserId) -> Result<myelin_a
         // Other servers are asked once there is federation.
         return Err(unknown());
     }
-    app.accounts.profile(user).await.map_err(api)?.ok_or_else(unknown)
+    app.profiles.of(user).await.map_err(api)?.ok_or_else(unknown)
 }
 
 async fn set_field(
@@ -57,7 +61,7 @@ async fn set_field(
     let name = request.value.field_name();
     require_may_change(&app, &user, &request.user_id, &name)?;
     let value = request.value.value();
-    app.accounts.set_profile_field(&user.user_id, name.as_str(), &value).await.map_err(api)?;
+    app.profiles.set(&user.user_id, name.as_str(), &value).await.map_err(api)?;
     show_in_rooms(&app, &user, &name);
     Ok(set_profile_field::v3::Response::new())
 }
@@ -68,7 +72,7 @@ async fn delete_field(
     request: delete_profile_field::v3::Request,
 ) -> Result<delete_profile_field::v3::Response, ApiError> {
     require_may_change(&app, &user, &request.user_id, &request.field)?;
-    app.accounts.delete_profile_field(&user.user_id, request.field.as_str()).await.map_err(api)?;
+    app.profiles.delete(&user.user_id, request.field.as_str()).await.map_err(api)?;
     show_in_rooms(&app, &user, &request.field);
     Ok(delete_profile_field::v3::Response::new())
 }

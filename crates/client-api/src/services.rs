@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use myelin_accounts::{AccountData, Accounts, Filters};
+use myelin_accounts::{AccountData, Accounts, Filters, Profiles};
 use myelin_devices::{Devices, KeyBackups, ToDevice};
 use myelin_ephemeral::{Presence, Receipts, Typing, TypingMessage};
 use myelin_events::ServerSigningKey;
@@ -37,8 +37,10 @@ pub struct Services {
     pub database: Database,
     /// How often what may be done.
     pub limits: Limits,
-    /// Users, sessions, tokens, profiles.
+    /// Users, sessions, tokens.
     pub accounts: Accounts,
+    /// What users say of themselves.
+    pub profiles: Profiles,
     /// What clients keep with accounts.
     pub account_data: AccountData,
     /// The filters of clients.
@@ -114,6 +116,8 @@ impl Services {
             accounts.share_revocations(&feed, writer);
         }
         let (feed, writer) = streams.open().await?;
+        let profiles = Profiles::new(database.clone(), &feed, writer);
+        let (feed, writer) = streams.open().await?;
         let receipts = Receipts::new(database.clone(), feed, writer);
         let typing = Typing::new(clock.clone(), session.writer(), session.epoch());
         let speaking = session.clone();
@@ -151,7 +155,7 @@ impl Services {
                 clock: clock.clone(),
                 ..settings.rooms_options(signing_key)
             },
-            Arc::new(AccountProfiles(accounts.clone())),
+            Arc::new(AccountProfiles(profiles.clone())),
             Arc::new(push_rules.clone()),
         );
         let rooms = rooms.await?;
@@ -172,6 +176,7 @@ impl Services {
             pushers: Pushers::new(database.clone(), clock.clone()),
             limits: Limits::new(&settings.rate_limits, &clock),
             accounts,
+            profiles,
             account_data,
             filters: Filters::new(database.clone()),
             devices,

@@ -57,7 +57,7 @@ impl Pushers {
             push_rules::delete_pushers_of_others(&transaction, user_id.as_str(), app_id, pushkey).await?;
         }
         push_rules::set_pusher(&transaction, &row).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Deletes a pusher, if there is one.

@@ -1,8 +1,20 @@
-//! `profile_fields`: names and values, the values as JSON.
+//! `profile_fields`: names and values, the values as JSON. `profile_changes`: whose changed when.
 
-use ruma::UserId;
+use myelin_types::{StreamId, WriterId};
+use ruma::{OwnedUserId, UserId};
 
-use crate::{GenericClient, Result, Row, execute, query};
+use crate::{GenericClient, Result, Row, Write, accounts::user_id, execute, query};
+
+/// A user whose profile changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileChange {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// The last change's place in the stream.
+    pub stream_id: StreamId,
+    /// Where it was made.
+    pub writer: WriterId,
+}
 
 /// All fields of a user's profile, by name.
 pub async fn list_fields(db: &impl GenericClient, user: &UserId) -> Result<Vec<(String, String)>> {
@@ -34,6 +46,44 @@ pub async fn set_field(
 pub async fn delete_field(db: &impl GenericClient, user: &UserId, name: &str) -> Result<bool> {
     const SQL: &str = "DELETE FROM profile_fields WHERE user_id = $1 AND name = $2";
     Ok(execute(db, SQL, &[&user.as_str(), &name]).await? == 1)
+}
+
+/// Deletes all fields.
+pub async fn delete_fields(db: &impl GenericClient, user: &UserId) -> Result<()> {
+    execute(db, "DELETE FROM profile_fields WHERE user_id = $1", &[&user.as_str()]).await.map(drop)
+}
+
+/// Notes changes over older ones of the same users. No user may be there twice.
+pub async fn upsert_changes(db: &impl Write, changes: &[ProfileChange]) -> Result<()> {
+    const SQL: &str = "
+        INSERT INTO profile_changes AS p (user_id, stream_id, writer_id)
+        SELECT * FROM unnest($1::text[], $2::bigint[], $3::smallint[])
+            ON CONFLICT (user_id) DO UPDATE SET stream_id = excluded.stream_id, writer_id = excluded.writer_id
+         WHERE p.stream_id < excluded.stream_id";
+    let users: Vec<&str> = changes.iter().map(|change| change.user_id.as_str()).collect();
+    let ids: Vec<i64> = changes.iter().map(|change| change.stream_id.0).collect();
+    let writers: Vec<i16> = changes.iter().map(|change| change.writer.0).collect();
+    db.write(SQL, &[&users, &ids, &writers]).await
+}
+
+/// At most `limit` changes with ids between two, the second included, by ascending id.
+pub async fn changes_since(
+    db: &impl GenericClient,
+    after: StreamId,
+    upto: StreamId,
+    limit: i64,
+) -> Result<Vec<ProfileChange>> {
+    const SQL: &str = "
+        SELECT user_id, stream_id, writer_id FROM profile_changes
+         WHERE stream_id > $1 AND stream_id <= $2 ORDER BY stream_id LIMIT $3";
+    let change = |row: &Row| {
+        Ok(ProfileChange {
+            user_id: user_id(row, 0)?,
+            stream_id: StreamId(row.try_get(1)?),
+            writer: WriterId(row.try_get(2)?),
+        })
+    };
+    query(db, SQL, &[&after.0, &upto.0, &limit]).await?.iter().map(change).collect()
 }
 
 #[cfg(test)]

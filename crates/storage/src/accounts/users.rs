@@ -172,8 +172,8 @@ pub async fn set_restriction(
     row.map(|row| TokenHash::list(&row, 0)).transpose()
 }
 
-/// Deactivates a user: the password, the addresses and what log-ins are under way are gone, and the profile, too, if
-/// the user asks to be erased. `false` if there is no such user. Devices and tokens are left to the caller.
+/// Deactivates a user: the password, the addresses and what log-ins are under way are gone. `false` if there is no such user.
+/// Devices, tokens and the profile are left to the caller.
 pub async fn deactivate_user(db: &impl GenericClient, user: &UserId, erase: bool) -> Result<bool> {
     const SQL: &str = "
         WITH gone AS (
@@ -182,8 +182,7 @@ pub async fn deactivate_user(db: &impl GenericClient, user: &UserId, erase: bool
             RETURNING user_id),
         addresses AS (DELETE FROM threepids WHERE user_id = $1),
         log_ins AS (DELETE FROM login_tokens WHERE user_id = $1),
-        openid AS (DELETE FROM openid_tokens WHERE user_id = $1),
-        profile AS (DELETE FROM profile_fields WHERE user_id = $1 AND $2)
+        openid AS (DELETE FROM openid_tokens WHERE user_id = $1)
         SELECT EXISTS (SELECT FROM gone)";
     Ok(query_one(db, SQL, &[&user.as_str(), &erase]).await?.try_get(0)?)
 }
@@ -228,14 +227,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_user_has_a_display_name_and_an_erased_one_no_profile() {
+    async fn a_new_user_has_a_display_name() {
         let (_test, db) = database().await;
         insert_user(&db, new_alice()).await.unwrap();
         let profile = profiles::list_fields(&db, alice()).await.unwrap();
         assert_eq!(profile, [("displayname".to_owned(), "\"alice\"".to_owned())]);
-
-        deactivate_user(&db, alice(), true).await.unwrap();
-        assert_eq!(profiles::list_fields(&db, alice()).await.unwrap(), []);
     }
 
     #[tokio::test]
