@@ -26,7 +26,7 @@ use crate::{
 mod state;
 mod timeline;
 
-pub(crate) use state::{Counts, Earlier, Entry, State};
+pub(crate) use state::{Counts, Earlier, Entry, FirstMembers, State};
 pub(crate) use timeline::{Missing, Selected, Selection, View};
 
 /// Events of a room that are kept at most, from the newest backwards.

@@ -64,28 +64,29 @@ pub async fn count_members(db: &impl GenericClient, room_nids: &[i64]) -> Result
         .collect())
 }
 
-/// The first `limit` members of each room: those who have joined or are invited, and where there are none of them
-/// besides `except` those who have left or are banned. As `(room, user)`.
-pub async fn heroes(
+/// The first `limit` members of each room who have joined or are invited, and where there is at most one of them as many of the
+/// others. As `(room, user, whether they are present)`, each room's by their age.
+pub async fn first_members(
     db: &impl GenericClient,
     room_nids: &[i64],
-    except: StringId,
     limit: i64,
-) -> Result<Vec<(i64, String)>> {
+) -> Result<Vec<(i64, String, bool)>> {
     const SQL: &str = "
-        SELECT q.room_nid, s.value
+        SELECT q.room_nid, s.value, h.present
           FROM unnest($1::bigint[]) AS q (room_nid)
          CROSS JOIN LATERAL (
-               SELECT m.user_sid, m.pos, m.membership IN (1, 2) AS present FROM memberships m
-                WHERE m.room_nid = q.room_nid AND m.user_sid <> $2
-                  AND (m.membership IN (1, 2) OR NOT EXISTS (
-                      SELECT 1 FROM memberships o
-                       WHERE o.room_nid = q.room_nid AND o.membership IN (1, 2) AND o.user_sid <> $2))
-                ORDER BY m.pos LIMIT $3) h
+               (SELECT m.user_sid, m.pos, true AS present FROM memberships m
+                 WHERE m.room_nid = q.room_nid AND m.membership IN (1, 2) ORDER BY m.pos LIMIT $2)
+                UNION ALL
+               (SELECT m.user_sid, m.pos, false FROM memberships m
+                 WHERE m.room_nid = q.room_nid AND m.membership NOT IN (1, 2)
+                   AND (SELECT count(*) FROM (SELECT FROM memberships o
+                                               WHERE o.room_nid = q.room_nid AND o.membership IN (1, 2) LIMIT 2) two) < 2
+                 ORDER BY m.pos LIMIT $2)) h
           JOIN strings s ON s.string_id = h.user_sid
          ORDER BY q.room_nid, h.pos";
-    let rows = query(db, SQL, &[&room_nids, &except, &limit]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let rows = query(db, SQL, &[&room_nids, &limit]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 /// A user's member events that held in some rooms at a position of the events stream, where it is another now.

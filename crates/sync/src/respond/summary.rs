@@ -1,15 +1,16 @@
 //! Room summaries: how many members, and who gives a room without a name its name.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use myelin_events::raw_json::{ObjectWriter, push_string};
 use myelin_rooms::RoomNid;
 use myelin_storage::{Result, sync::members};
+use myelin_types::StreamId;
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use serde::Deserialize;
 
 use super::{Context, plan::RoomPlan};
-use crate::room::{Counts, Inner, Selection};
+use crate::room::{Counts, FirstMembers, Inner, Room, Selection};
 
 /// Heroes of a room.
 const HEROES: usize = 5;
@@ -41,42 +42,62 @@ impl Context<'_> {
             if inner.state.counts().is_none() {
                 uncounted.push(plan.room.nid.0);
             }
-            if !has_name(&inner) && !inner.state.has_all_members() {
-                unnamed.push(plan.room.nid.0);
+            let (first_members, changes) = inner.state.first_members();
+            if !has_name(&inner) && !inner.state.has_all_members() && first_members.is_none() {
+                unnamed.push((&plan.room, changes));
             }
         }
-        let mut heroes: HashMap<i64, Vec<OwnedUserId>> = HashMap::new();
-        if !uncounted.is_empty() || !unnamed.is_empty() {
+        if !uncounted.is_empty() {
             let client = self.engine.parts.database.get().await?;
-            if !uncounted.is_empty() {
-                for count in members::count_members(&client, &uncounted).await? {
-                    let plan = plans.iter().find(|plan| plan.room.nid == RoomNid(count.room_nid));
-                    if let Some(plan) = plan {
-                        plan.room.inner.write().learn_counts(&count);
-                    }
-                }
-            }
-            if !unnamed.is_empty() {
-                let me = self.user.inner.lock().sid.unwrap_or_default();
-                let limit = i64::try_from(HEROES).unwrap_or(i64::MAX);
-                for (room_nid, user_id) in members::heroes(&client, &unnamed, me, limit).await? {
-                    heroes.entry(room_nid).or_default().extend(OwnedUserId::try_from(user_id));
+            for count in members::count_members(&client, &uncounted).await? {
+                let plan = plans.iter().find(|plan| plan.room.nid == RoomNid(count.room_nid));
+                if let Some(plan) = plan {
+                    plan.room.inner.write().learn_counts(&count);
                 }
             }
         }
+        let mut found = self.load_first_members(&unnamed).await?;
         let summaries = plans.iter().zip(wanted).map(|(plan, wanted)| {
             wanted.then(|| {
                 let inner = plan.room.inner.read();
-                let found = heroes.remove(&plan.room.nid.0).unwrap_or_default();
-                let heroes = match has_name(&inner) {
-                    true => None,
-                    false if inner.state.has_all_members() => Some(first_members(&inner, self.user_id())),
-                    false => Some(found),
-                };
+                let heroes = (!has_name(&inner)).then(|| {
+                    let found = found.remove(&plan.room.nid).or_else(|| inner.state.first_members().0);
+                    let members = found.unwrap_or_else(|| first_members(&inner).into());
+                    heroes(&members, self.user_id())
+                });
                 Summary { counts: inner.state.counts().unwrap_or_default(), heroes }
             })
         });
         Ok(summaries.collect())
+    }
+
+    /// Reads who came first into rooms, where that is not known; each with how often its members had changed before.
+    async fn load_first_members(
+        &self,
+        rooms: &[(&Arc<Room>, u64)],
+    ) -> Result<HashMap<RoomNid, Arc<FirstMembers>>> {
+        if rooms.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let nids: Vec<i64> = rooms.iter().map(|(room, _)| room.nid.0).collect();
+        let client = self.engine.parts.database.get().await?;
+        let limit = i64::try_from(HEROES + 1).unwrap_or(i64::MAX);
+        let rows = members::first_members(&client, &nids, limit).await?;
+        drop(client);
+        let mut found: HashMap<RoomNid, FirstMembers> = HashMap::new();
+        for (room_nid, user_id, is_present) in rows {
+            let members = found.entry(RoomNid(room_nid)).or_default();
+            let members = if is_present { &mut members.present } else { &mut members.gone };
+            members.extend(OwnedUserId::try_from(user_id));
+        }
+        let found: HashMap<RoomNid, Arc<FirstMembers>> =
+            found.into_iter().map(|(nid, members)| (nid, members.into())).collect();
+        for (room, changes) in rooms {
+            if let Some(members) = found.get(&room.nid) {
+                room.inner.write().state.learn_first_members(members.clone(), *changes);
+            }
+        }
+        Ok(found)
     }
 
     fn wants_summary(&self, plan: &RoomPlan, selection: &Selection) -> bool {
@@ -132,18 +153,29 @@ fn has_name(room: &Inner) -> bool {
     })
 }
 
-/// The members who came first, besides the user; where there is nobody, those who were there.
-fn first_members(room: &Inner, except: &UserId) -> Vec<OwnedUserId> {
+/// The members who came first, of a room of which all are known.
+fn first_members(room: &Inner) -> FirstMembers {
     let mut present = Vec::new();
     let mut gone = Vec::new();
-    for (user_id, entry) in room.state.members().filter(|(user_id, _)| *user_id != except.as_str()) {
+    for (user_id, entry) in room.state.members() {
         match entry.event.membership() {
             MembershipState::Join | MembershipState::Invite => present.push((entry.since, user_id)),
             _ => gone.push((entry.since, user_id)),
         }
     }
-    let mut heroes = if present.is_empty() { gone } else { present };
-    heroes.sort_unstable();
-    let heroes = heroes.into_iter().filter_map(|(_, user_id)| user_id.try_into().ok());
-    heroes.take(HEROES).collect()
+    let first = |mut members: Vec<(StreamId, &str)>| {
+        members.sort_unstable();
+        let members = members.into_iter().filter_map(|(_, user_id)| user_id.try_into().ok());
+        members.take(HEROES + 1).collect()
+    };
+    FirstMembers { present: first(present), gone: first(gone) }
+}
+
+/// Those of them who give the room its name for a user: others who are there, and where there is nobody, who was.
+fn heroes(members: &FirstMembers, except: &UserId) -> Vec<OwnedUserId> {
+    let others = |members: &[OwnedUserId]| -> Vec<OwnedUserId> {
+        members.iter().filter(|user_id| *user_id != except).take(HEROES).cloned().collect()
+    };
+    let present = others(&members.present);
+    if present.is_empty() { others(&members.gone) } else { present }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use myelin_storage::sync::members::MemberCount;
 use myelin_types::{Position, StreamId};
-use ruma::events::room::member::MembershipState;
+use ruma::{OwnedUserId, events::room::member::MembershipState};
 
 use super::Inner;
 use crate::event::{Change, Rendered, RoomEvent};
@@ -27,7 +27,20 @@ pub(crate) struct State {
     /// `members` is complete.
     has_all_members: bool,
     counts: Option<(Counts, Position)>,
+    /// The members who came first; `None`: not read since a member changed.
+    first_members: Option<Arc<FirstMembers>>,
+    /// How often a member changed while this is here.
+    member_changes: u64,
     size_bytes: usize,
+}
+
+/// Those who give a room without a name its name: a few, by their age.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FirstMembers {
+    /// Who has joined or is invited.
+    pub present: Vec<OwnedUserId>,
+    /// Who has left, where there is at most one who is present.
+    pub gone: Vec<OwnedUserId>,
 }
 
 /// An event of the state.
@@ -85,6 +98,18 @@ impl State {
         self.counts.as_ref().map(|(counts, _)| *counts)
     }
 
+    /// The members who came first, if that is known, and how often a member has changed.
+    pub fn first_members(&self) -> (Option<Arc<FirstMembers>>, u64) {
+        (self.first_members.clone(), self.member_changes)
+    }
+
+    /// Takes over what was read when so many members had changed.
+    pub fn learn_first_members(&mut self, members: Arc<FirstMembers>, member_changes: u64) {
+        if self.member_changes == member_changes {
+            self.first_members = Some(members);
+        }
+    }
+
     /// About how much memory this takes.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
@@ -131,6 +156,8 @@ impl State {
         for change in &event.changes {
             if change.is_member() {
                 self.count(event, change);
+                self.first_members = None;
+                self.member_changes += 1;
             }
         }
         self.put_changes(event);

@@ -56,6 +56,29 @@ async fn an_initial_sync_has_all_that_a_client_needs_of_a_room() {
 }
 
 #[tokio::test]
+async fn heroes_are_those_who_are_there_and_else_those_who_were() {
+    let world = World::new().await;
+    let (room_id, _) = world.room_of_two().await;
+    let lazy = json!({"room": {"state": {"lazy_load_members": true}}});
+    // Asked twice: what the first answer read is kept for the second.
+    let heroes = async |expected: Value| {
+        for _ in 0..2 {
+            let answer = world.sync_filtered(BOB, None, lazy.clone()).await;
+            assert_eq!(joined(&answer, &room_id)["summary"]["m.heroes"], expected);
+        }
+    };
+    heroes(json!([AMY])).await;
+    let answer = world.sync_filtered(AMY, None, lazy.clone()).await;
+    assert_eq!(joined(&answer, &room_id)["summary"]["m.heroes"], json!([BOB]), "nobody is their own hero");
+    world.invite(AMY, &room_id, CAS).await;
+    heroes(json!([AMY, CAS])).await;
+    world.leave(AMY, &room_id).await;
+    heroes(json!([CAS])).await;
+    world.leave(CAS, &room_id).await;
+    heroes(json!([AMY, CAS])).await;
+}
+
+#[tokio::test]
 async fn an_incremental_sync_has_what_is_new_and_no_more() {
     let world = World::new().await;
     let (room_id, since) = world.room_of_two().await;
