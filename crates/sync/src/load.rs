@@ -172,7 +172,8 @@ impl Engine {
         let nids: Vec<i64> = wanted.iter().map(|(room, _)| room.nid.0).collect();
         let users: Vec<&str> = wanted.iter().map(|(_, user_id)| user_id.as_str()).collect();
         let client = self.parts.database.get().await?;
-        let rows = members::member_events(&client, &nids, &users).await?;
+        let user_sids = self.parts.strings.intern_all(&client, &users).await?;
+        let rows = members::member_events(&client, &nids, &user_sids).await?;
         drop(client);
         let rooms: Vec<Arc<Room>> = wanted.iter().map(|(room, _)| room.clone()).collect();
         for (nid, entries) in self.parse_states(&rooms, rows).await? {

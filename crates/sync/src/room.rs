@@ -294,6 +294,15 @@ impl Inner {
         }
     }
 
+    /// The place of the event before those that are here; the newest of all if none was looked for.
+    pub fn place_before(&self) -> StreamId {
+        match self.floor {
+            Floor::Start => StreamId::ZERO,
+            Floor::At(_, floor) => floor,
+            Floor::Unknown => self.newest.map_or(StreamId::ZERO, |(_, pos)| pos),
+        }
+    }
+
     /// A place before which lies all of the room that a position covers.
     pub fn place_of(&self, upto: &Position) -> StreamId {
         let last = self.events.iter().rev().find(|event| upto.covers(event.writer, event.pos));

@@ -9,20 +9,19 @@ use crate::{GenericClient, Result, query, strings::StringId};
 pub async fn member_events(
     db: &impl GenericClient,
     room_nids: &[i64],
-    user_ids: &[&str],
+    user_sids: &[StringId],
 ) -> Result<Vec<StateRow>> {
     const SQL: &str = "
         SELECT s.room_nid, s.since, e.event_id, e.json
-          FROM unnest($1::bigint[], $2::text[]) AS q (room_nid, user_id)
-         CROSS JOIN LATERAL (SELECT string_id FROM strings k WHERE k.value = q.user_id OFFSET 0) k
+          FROM unnest($1::bigint[], $2::bigint[]) AS q (room_nid, user_sid)
          CROSS JOIN LATERAL (
                SELECT * FROM room_state s
-                WHERE s.room_nid = q.room_nid AND s.key_sid = k.string_id
+                WHERE s.room_nid = q.room_nid AND s.key_sid = q.user_sid
                   AND s.type_sid = (SELECT string_id FROM strings WHERE value = 'm.room.member')
                OFFSET 0) s
          CROSS JOIN LATERAL (SELECT event_id, json FROM events e
                               WHERE e.room_nid = s.room_nid AND e.event_nid = s.event_nid OFFSET 0) e";
-    Ok(query(db, SQL, &[&room_nids, &user_ids]).await?.iter().map(state_row).collect())
+    Ok(query(db, SQL, &[&room_nids, &user_sids]).await?.iter().map(state_row).collect())
 }
 
 /// How many members a room has.

@@ -44,6 +44,7 @@ impl Context<'_> {
         if !local.is_empty() {
             let mut rows = table::current_states_of_types(&client, &local, &STRIPPED).await?;
             let (rooms, users) = people(plans);
+            let users = self.engine.parts.strings.intern_all(&client, &users).await?;
             rows.extend(members::member_events(&client, &rooms, &users).await?);
             for row in rows {
                 states.entry(row.room_nid).or_default().push(row);

@@ -34,7 +34,15 @@ impl Context<'_> {
             plans.iter().filter(is_uncounted).collect()
         };
         self.load_counts(&uncounted).await?;
-        let user = self.user.inner.lock();
+        let mut user = self.user.inner.lock();
+        for plan in uncounted {
+            // What is in memory comes on top.
+            let Some(room) = user.rooms.get_mut(&plan.room.nid) else { continue };
+            let before = room.unread.clone();
+            if !self.count(room, &plan.room) {
+                room.unread = before;
+            }
+        }
         let unread = |plan: &RoomPlan| user.rooms.get(&plan.room.nid).and_then(|room| room.unread.clone());
         Ok(plans.iter().map(|plan| unread(plan).filter(|_| plan.left_at.is_none())).collect())
     }
@@ -92,6 +100,7 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Counts in the database what comes before the events that are in memory.
     async fn load_counts(&self, plans: &[&RoomPlan]) -> Result<()> {
         if plans.is_empty() {
             return Ok(());
@@ -103,17 +112,17 @@ impl Context<'_> {
             for plan in plans {
                 let Some(room) = user.rooms.get(&plan.room.nid) else { continue };
                 let Some(marks) = &room.marks else { continue };
-                let newest = plan.room.inner.read().newest.map_or(StreamId::ZERO, |(_, pos)| pos);
+                let upto = plan.room.inner.read().place_before();
                 read.room_nids.push(plan.room.nid.0);
                 read.positions.push(base(room, marks).0);
-                read.upto.push(newest.0);
+                read.upto.push(upto.0);
                 let threads = marks.threads.iter().map(|(root, pos)| (root.as_str(), *pos));
                 for (thread_id, pos) in threads.chain([("", marks.main)]) {
                     read.thread_rooms.push(plan.room.nid.0);
                     read.thread_ids.push(thread_id.to_owned());
                     read.thread_positions.push(pos);
                 }
-                counted.insert(plan.room.nid.0, (marks.clone(), newest));
+                counted.insert(plan.room.nid.0, (marks.clone(), upto));
             }
             user.sid.unwrap_or_default()
         };
@@ -125,11 +134,11 @@ impl Context<'_> {
             by_room.entry(row.room_nid).or_default().push(row);
         }
         let mut user = self.user.inner.lock();
-        for (nid, (marks, newest)) in counted {
+        for (nid, (marks, upto)) in counted {
             let Some(room) = user.rooms.get_mut(&RoomNid(nid)) else { continue };
             // A receipt that came meanwhile makes this count void; the next answer counts again.
             if room.marks.as_ref() == Some(&marks) {
-                room.unread = Some(Unread::from_rows(by_room.get(&nid).into_iter().flatten(), newest));
+                room.unread = Some(Unread::from_rows(by_room.get(&nid).into_iter().flatten(), upto));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use ruma::{RoomId, presence::PresenceState};
 use serde_json::{Value, json};
 
 use super::world::{AMY, BOB, CAS, World, next_batch, user};
-use crate::SyncRequest;
+use crate::{Sync, SyncRequest};
 
 fn joined<'a>(answer: &'a Value, room_id: &RoomId) -> &'a Value {
     &answer["rooms"]["join"][room_id.as_str()]
@@ -93,6 +93,40 @@ async fn counts_follow_the_receipts_of_the_room_and_of_its_threads() {
     check("something new", [0, 0], Some([0, 1])).await;
     world.say(BOB, &room_id, "mine").await;
     check("what is one's own never counts", [0, 0], Some([0, 1])).await;
+}
+
+#[tokio::test]
+async fn counts_are_the_same_however_much_of_the_room_was_read() {
+    let world = World::new().await;
+    let (room_id, _) = world.room_of_two().await;
+    let root = world.say(AMY, &room_id, "root").await;
+    let seen = world.say_in(AMY, &room_id, &root, "seen").await;
+    world.read(BOB, &room_id, &seen, Read, Thread(root.clone())).await;
+    // More than an engine reads at once.
+    for number in 0..40 {
+        match number % 4 {
+            0 => world.say_in(AMY, &room_id, &root, &format!("in the thread {number}")).await,
+            1 => world.say(BOB, &room_id, &format!("mine {number}")).await,
+            2 => world.say(AMY, &room_id, &format!("{BOB} {number}")).await,
+            _ => world.say(AMY, &room_id, &format!("hi {number}")).await,
+        };
+    }
+    let mut engines: Vec<Sync> = [0, 1, 5, 12, 35, 100].iter().map(|_| world.second_engine()).collect();
+    engines.push(world.sync.clone());
+    for (sync, limit) in engines.into_iter().zip([0, 1, 5, 12, 35, 100, 10]) {
+        let timeline = json!({"unread_thread_notifications": true, "limit": limit});
+        for _ in 0..2 {
+            let filter = super::world::filter_of(json!({"room": {"timeline": timeline}}));
+            let request = SyncRequest { filter, ..World::request(BOB, None) };
+            let answer = sync.sync(request, std::future::pending()).await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            let room = joined(&answer, &room_id);
+            let counts = json!({"highlight_count": 10, "notification_count": 21});
+            assert_eq!(room["unread_notifications"], counts, "{limit}");
+            let counts = json!({"highlight_count": 0, "notification_count": 10});
+            assert_eq!(room["unread_thread_notifications"], json!({root.as_str(): counts}), "{limit}");
+        }
+    }
 }
 
 #[tokio::test]
