@@ -3,10 +3,10 @@
 use std::{cell::Cell, time::Duration};
 
 use anyhow::ensure;
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join3};
 use myelin_testing::TestDatabase;
 use tokio::time::{sleep, sleep_until};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::ToSql};
 
 use crate::{
     connection::{Account, Connection},
@@ -89,8 +89,8 @@ async fn long_polls(meter: &Meter, waiting: usize, length: Duration) -> anyhow::
     measure_other(meter, &format!("floor_long_polls_{waiting}"), nothing.groups(), load).await
 }
 
-/// The transaction of a stream's writer: numbers from a sequence, short rows over earlier ones of the same keys, a position. An
-/// operation is a row.
+/// The transaction of a stream's writer: numbers from a sequence; then, without waiting for answers, short rows over earlier ones
+/// of the same keys, a position, and the commit. An operation is a row.
 async fn group(meter: &Meter, client: &Client, length: Duration) -> anyhow::Result<Report> {
     const TABLES: &str = "
         CREATE TABLE rows (room int8, person text, number int8 NOT NULL, PRIMARY KEY (room, person));
@@ -110,15 +110,16 @@ async fn group(meter: &Meter, client: &Client, length: Duration) -> anyhow::Resu
     let position = client.prepare(POSITION).await?;
     let load = async {
         let transactions = repeat(length, async |n| {
-            client.batch_execute("BEGIN").await?;
-            let ids: Vec<i64> =
-                client.query(&numbers, &[&(ROWS as i64)]).await?.iter().map(|row| row.get(0)).collect();
+            let begun = client.batch_execute("BEGIN");
+            let count = ROWS as i64;
+            let params: [&(dyn ToSql + Sync); 1] = [&count];
+            let ((), taken) = try_join(begun, client.query(&numbers, &params)).await?;
+            let ids: Vec<i64> = taken.iter().map(|row| row.get(0)).collect();
             let rooms: Vec<i64> = (0..ROWS).map(|row| row as i64).collect();
             let people: Vec<String> = rooms.iter().map(|room| format!("@{room}-{}:x", n % 10)).collect();
             let written = async { client.execute(&rows, &[&rooms, &people, &ids]).await };
             let moved = async { client.execute(&position, &[&"rows", &ids[ROWS - 1]]).await };
-            let (written, _) = try_join(written, moved).await?;
-            client.batch_execute("COMMIT").await?;
+            let (written, _, ()) = try_join3(written, moved, client.batch_execute("COMMIT")).await?;
             Ok(written == ROWS as u64)
         });
         let outcome = transactions.await?;
