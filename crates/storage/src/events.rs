@@ -57,6 +57,14 @@ macro_rules! stored_event {
 }
 pub(crate) use stored_event;
 
+/// Whether other events point at an event `e`. As a scalar: an `EXISTS` the planner may answer by reading all relations there are.
+macro_rules! has_relations {
+    () => {
+        "(SELECT true FROM relations p WHERE p.room_nid = e.room_nid AND p.parent_id = e.event_id LIMIT 1) IS NOT NULL"
+    };
+}
+pub(crate) use has_relations;
+
 impl From<&Row> for StoredEvent {
     fn from(row: &Row) -> Self {
         Self {

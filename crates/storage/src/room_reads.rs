@@ -41,6 +41,8 @@ pub struct TimelineEvent {
     pub device_id: Option<String>,
     /// The transaction id that it was sent with.
     pub txn_id: Option<String>,
+    /// Other events point at it.
+    pub has_relations: bool,
 }
 
 /// The columns of a [`TimelineEvent`], for statements that select it from `events e`.
@@ -48,7 +50,8 @@ macro_rules! timeline_event {
     () => {
         concat!(
             crate::events::stored_event!(),
-            ", e.room_nid, e.type_sid, e.state_key_sid, e.device_id, e.txn_id"
+            ", e.room_nid, e.type_sid, e.state_key_sid, e.device_id, e.txn_id, ",
+            crate::events::has_relations!()
         )
     };
 }
@@ -63,6 +66,7 @@ impl From<&Row> for TimelineEvent {
             key_sid: row.get(11),
             device_id: row.get(12),
             txn_id: row.get(13),
+            has_relations: row.get(14),
         }
     }
 }

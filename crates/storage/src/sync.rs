@@ -124,15 +124,18 @@ pub async fn timelines(
     upto: &[i64],
     limits: &[i64],
 ) -> Result<Vec<TimelineRow>> {
-    const SQL: &str = "
+    const SQL: &str = concat!(
+        "
         SELECT e.room_nid, e.pos, e.writer_id, e.event_id, e.json, e.flags, e.push, e.push_exceptions, e.thread_id,
-               e.device_id, e.txn_id, e.redacted_by, e.type_sid, e.state_key_sid,
-               EXISTS (SELECT FROM relations p WHERE p.room_nid = e.room_nid AND p.parent_id = e.event_id)
+               e.device_id, e.txn_id, e.redacted_by, e.type_sid, e.state_key_sid, ",
+        crate::events::has_relations!(),
+        "
           FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS q (room_nid, upto, n)
          CROSS JOIN LATERAL (
                SELECT * FROM events e
                 WHERE e.room_nid = q.room_nid AND e.pos IS NOT NULL AND e.pos <= q.upto
-                ORDER BY e.pos DESC LIMIT q.n) e";
+                ORDER BY e.pos DESC LIMIT q.n) e"
+    );
     let rows = query(db, SQL, &[&room_nids, &upto, &limits]).await?;
     Ok(rows
         .iter()

@@ -30,9 +30,10 @@ impl Shown {
         self.row.event.pos.unwrap_or_default()
     }
 
-    /// The event and its room's number as a parent of others. Aggregations of state are not told.
+    /// The event and its room's number, if others point at it. Aggregations of state are not told.
     fn parent(&self) -> Option<(RoomNid, &Arc<Pdu>)> {
-        (!self.pdu.is_state()).then_some((RoomNid(self.row.room_nid), &self.pdu))
+        let is_parent = self.row.has_relations && !self.pdu.is_state();
+        is_parent.then_some((RoomNid(self.row.room_nid), &self.pdu))
     }
 }
 
