@@ -2,7 +2,7 @@
 //!
 //! [`Accounts`] is who somebody is and what proves it: users, their sessions and tokens, passwords, registration and
 //! user-interactive authentication. [`Profiles`] is what they say of themselves. [`AccountData`] is what clients keep with an
-//! account: global and room account data and tags; [`Filters`] are the filters they made. All of them are cheap to clone and
+//! account: global and room account data, tags and read markers; [`Filters`] are the filters they made. All of them are cheap to clone and
 //! safe to share.
 //!
 //! What is not here: HTTP and error codes (`client-api`), rate limits (counted at the edge, by address), the keys and
@@ -22,6 +22,7 @@ mod login_token;
 mod maintenance;
 mod password;
 mod profile;
+mod read_marker;
 mod recent;
 mod registration;
 mod replaced_room;

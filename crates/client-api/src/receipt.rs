@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use myelin_accounts::{AccountDataEvent, Login};
+use myelin_accounts::Login;
 use myelin_ephemeral::{NewReceipt, ReceiptKind, ReceiptThread};
 use myelin_http::{ApiError, Routes};
 use myelin_rooms::read::RoomInfo;
@@ -15,12 +15,8 @@ use ruma::{
     },
     events::receipt::ReceiptThread as WireThread,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::value::to_raw_value;
 
 use crate::{App, GuestOrUser, error::api};
-
-const FULLY_READ: &str = "m.fully_read";
 
 pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(create);
@@ -32,12 +28,12 @@ async fn create(
     user: GuestOrUser,
     request: create_receipt::v3::Request,
 ) -> Result<create_receipt::v3::Response, ApiError> {
-    let thread = thread(request.thread)?;
+    let thread = &request.thread;
     let marks = Marks::new(&app, &user, &request.room_id).await?;
     match request.receipt_type {
         ReceiptType::Read => marks.read(ReceiptKind::Read, thread, request.event_id).await?,
         ReceiptType::ReadPrivate => marks.read(ReceiptKind::ReadPrivate, thread, request.event_id).await?,
-        ReceiptType::FullyRead if thread == ReceiptThread::Unthreaded => {
+        ReceiptType::FullyRead if *thread == WireThread::Unthreaded => {
             marks.fully_read(&request.event_id).await?;
         }
         ReceiptType::FullyRead => {
@@ -60,7 +56,7 @@ async fn set_markers(
         [(ReceiptKind::Read, request.read_receipt), (ReceiptKind::ReadPrivate, request.private_read_receipt)];
     for (kind, event_id) in receipts {
         if let Some(event_id) = event_id {
-            marks.read(kind, ReceiptThread::Unthreaded, event_id).await?;
+            marks.read(kind, &WireThread::Unthreaded, event_id).await?;
         }
     }
     if let Some(event_id) = &request.fully_read {
@@ -69,11 +65,11 @@ async fn set_markers(
     Ok(set_read_marker::v3::Response::new())
 }
 
-fn thread(thread: WireThread) -> Result<ReceiptThread, ApiError> {
+fn receipt_thread(thread: &WireThread) -> Result<ReceiptThread, ApiError> {
     match thread {
         WireThread::Unthreaded => Ok(ReceiptThread::Unthreaded),
         WireThread::Main => Ok(ReceiptThread::Main),
-        WireThread::Thread(root) => Ok(ReceiptThread::Thread(root)),
+        WireThread::Thread(root) => Ok(ReceiptThread::Thread(root.clone())),
         _ => Err(ApiError::invalid_param("`thread_id` is `main` or the event ID of a thread's root")),
     }
 }
@@ -83,12 +79,6 @@ struct Marks<'a> {
     app: &'a App,
     user: &'a Login,
     room: Arc<RoomInfo>,
-}
-
-/// The content of `m.fully_read`.
-#[derive(Serialize, Deserialize)]
-struct FullyRead {
-    event_id: OwnedEventId,
 }
 
 impl<'a> Marks<'a> {
@@ -102,57 +92,36 @@ impl<'a> Marks<'a> {
     async fn read(
         &self,
         kind: ReceiptKind,
-        thread: ReceiptThread,
+        thread: &WireThread,
         event_id: OwnedEventId,
     ) -> Result<(), ApiError> {
-        let place = self.app.room_reader.event_place(&self.room, &event_id).await.map_err(api)?;
-        let is_related = match &thread {
-            ReceiptThread::Unthreaded => true,
-            ReceiptThread::Main => place.thread.is_none(),
-            ReceiptThread::Thread(root) => {
-                let reader = &self.app.room_reader;
-                reader.is_of_thread(&self.room, &event_id, &place, root).await.map_err(api)?
-            }
-        };
-        if !is_related {
-            return Err(ApiError::invalid_param("The event is not in the thread `thread_id`"));
-        }
+        let Self { app, user, room } = self;
+        let receipt_thread = receipt_thread(thread)?;
+        let place = app.room_reader.place_for_receipt(room, &event_id, thread).await.map_err(api)?;
         let receipt = NewReceipt {
-            room_nid: self.room.nid.0,
-            room_id: self.room.room_id.clone(),
-            user_id: self.user.user_id.clone(),
+            room_nid: room.nid.0,
+            room_id: room.room_id.clone(),
+            user_id: user.user_id.clone(),
             kind,
-            thread,
+            thread: receipt_thread,
             event_id,
             event_pos: Some(place.pos.0),
-            ts: self.app.clock.now(),
+            ts: app.clock.now(),
         };
-        self.app.receipts.record(receipt).await.map_err(api)?;
+        app.receipts.record(receipt).await.map_err(api)?;
         Ok(())
     }
 
-    /// Moves the read marker, which only goes forward: an older device must not take back what a newer has done.
     async fn fully_read(&self, event_id: &EventId) -> Result<(), ApiError> {
         let Self { app, user, room } = self;
         let place = app.room_reader.event_place(room, event_id).await.map_err(api)?;
-        let data = app.account_data.of(&user.user_id).await.map_err(api)?;
-        let former = data.get(Some(&room.room_id), FULLY_READ);
-        let former = former.and_then(|content| serde_json::from_str::<FullyRead>(content.get()).ok());
-        if let Some(former) = former
-            && let Ok(former) = app.room_reader.event_place(room, &former.event_id).await
-            && former.pos >= place.pos
-        {
-            return Ok(());
-        }
-        let content =
-            to_raw_value(&FullyRead { event_id: event_id.to_owned() }).map_err(ApiError::internal)?;
-        let event = AccountDataEvent {
-            user_id: user.user_id.clone(),
-            room_id: Some(room.room_id.clone()),
-            event_type: FULLY_READ.to_owned(),
-            content: content.into(),
-        };
-        app.account_data.set(event).await.map_err(api)?;
+        let place_of =
+            async |former: &EventId| Some(app.room_reader.event_place(room, former).await.ok()?.pos);
+        let (user_id, room_id) = (&user.user_id, &room.room_id);
+        app.account_data
+            .move_read_marker(user_id, room_id, event_id, place.pos, place_of)
+            .await
+            .map_err(api)?;
         Ok(())
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use myelin_events::relations::RelatesTo;
 use myelin_storage::{events, room_reads};
 use myelin_types::StreamId;
-use ruma::{EventId, OwnedEventId, RoomId, UserId};
+use ruma::{EventId, OwnedEventId, RoomId, UserId, events::receipt::ReceiptThread};
 
-use super::{NO_SUCH_EVENT, NOT_A_MEMBER, Result, RoomReader, room::RoomInfo, view::StatePoint};
+use super::{NO_SUCH_EVENT, NOT_A_MEMBER, ReadError, Result, RoomReader, room::RoomInfo, view::StatePoint};
 use crate::stream::stored;
 
 /// Relations that are followed from an event to the root of its thread
 /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts)).
 const MAX_HOPS: usize = 3;
+const OTHER_THREAD: &str = "The event is not in the thread `thread_id`";
 
 /// Where an event stands in its room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl RoomReader {
     /// The room, if the user is in it now.
     ///
     /// # Errors
-    /// [`ReadError::Forbidden`](super::ReadError::Forbidden) if not, or if there is no such room.
+    /// [`ReadError::Forbidden`] if not, or if there is no such room.
     pub async fn joined_room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Arc<RoomInfo>> {
         if let Some(room) = self.known_to_be_joined(user_id, room_id) {
             return Ok(room);
@@ -41,7 +42,7 @@ impl RoomReader {
     /// Where an event stands in a room.
     ///
     /// # Errors
-    /// [`ReadError::NotFound`](super::ReadError::NotFound) if it is not in the room's timeline.
+    /// [`ReadError::NotFound`] if it is not in the room's timeline.
     pub async fn event_place(&self, room: &RoomInfo, event_id: &EventId) -> Result<Arc<EventPlace>> {
         if let Some(place) = self.0.caches.place(room.nid, event_id) {
             return Ok(place);
@@ -56,12 +57,31 @@ impl RoomReader {
         Ok(place)
     }
 
-    /// Whether an event belongs to a thread for the purpose of a receipt: it is in the thread, is its root, or points at
-    /// something that does.
+    /// Where an event stands, if a receipt of `thread` may be about it: the main timeline has what is in no thread, a
+    /// thread its root, its events and what points at one of these
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts)).
     ///
     /// # Errors
-    /// If the database fails.
-    pub async fn is_of_thread(
+    /// [`ReadError::NotFound`] if the event is not in the room's timeline, [`ReadError::InvalidParam`] if it is not in
+    /// the thread.
+    pub async fn place_for_receipt(
+        &self,
+        room: &RoomInfo,
+        event_id: &EventId,
+        thread: &ReceiptThread,
+    ) -> Result<Arc<EventPlace>> {
+        let place = self.event_place(room, event_id).await?;
+        let is_related = match thread {
+            ReceiptThread::Unthreaded => true,
+            ReceiptThread::Main => place.thread.is_none(),
+            ReceiptThread::Thread(root) => self.is_of_thread(room, event_id, &place, root).await?,
+            _ => false,
+        };
+        if is_related { Ok(place) } else { Err(ReadError::InvalidParam(OTHER_THREAD)) }
+    }
+
+    /// Whether an event is in a thread, is its root, or points at something that is.
+    async fn is_of_thread(
         &self,
         room: &RoomInfo,
         event_id: &EventId,
@@ -105,7 +125,7 @@ impl RoomReader {
     /// Refuses those who may not see how the room is now: who are not in it, unless anybody may look.
     ///
     /// # Errors
-    /// [`ReadError::Forbidden`](super::ReadError::Forbidden).
+    /// [`ReadError::Forbidden`].
     pub async fn require_present(&self, user_id: &UserId, room_id: &RoomId) -> Result<()> {
         let client = self.client().await?;
         let room = self.room_with(&client, room_id).await?.ok_or(NOT_A_MEMBER)?;

@@ -6,7 +6,11 @@ use myelin_rooms::{
     MembershipAction,
     read::{JsonArray, MembersRequest, PaginationToken, ReadError, RoomReader},
 };
-use ruma::{OwnedRoomId, RoomId, api::Direction, events::room::member::MembershipState};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, RoomId,
+    api::Direction,
+    events::{receipt::ReceiptThread, room::member::MembershipState},
+};
 use serde_json::{Value, json};
 
 use super::{page, parse, said, viewer};
@@ -170,6 +174,59 @@ async fn who_is_in_a_room_and_where_its_latest_events_are_is_known_without_the_d
     assert!(matches!(gone, Err(ReadError::Forbidden(_))), "{gone:?}");
     world.join(BOB, &room).await.unwrap();
     reader.joined_room(&bob, &room).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receipt_is_about_an_event_of_its_thread() {
+    let world = World::new().await;
+    let room = world.room().await;
+    let reader = world.reader();
+    let info = reader.joined_room(&user(ALICE), &room).await.unwrap();
+    let relate = async |rel_type: &str, to: &OwnedEventId| {
+        let content = json!({ "body": "hi", "m.relates_to": { "rel_type": rel_type, "event_id": to } });
+        world.send(ALICE, &room, "m.room.message", content).await
+    };
+    let root = world.say(ALICE, &room, "root").await.unwrap();
+    let other = world.say(ALICE, &room, "other").await.unwrap();
+    let reply = relate("m.thread", &root).await;
+    let to_reply = relate("m.reference", &reply).await;
+    // What points at the root, over one to four events.
+    let mut hops = vec![relate("m.reference", &root).await];
+    for _ in 0..3 {
+        hops.push(relate("m.reference", hops.last().unwrap()).await);
+    }
+
+    let thread = |root: &OwnedEventId| ReceiptThread::Thread(root.clone());
+    for (event_id, thread, is_of_it) in [
+        (&root, ReceiptThread::Unthreaded, true),
+        (&reply, ReceiptThread::Unthreaded, true),
+        (&root, ReceiptThread::Main, true),
+        (&other, ReceiptThread::Main, true),
+        (&reply, ReceiptThread::Main, false),
+        (&to_reply, ReceiptThread::Main, false),
+        (&hops[0], ReceiptThread::Main, true),
+        (&root, thread(&root), true),
+        (&reply, thread(&root), true),
+        (&to_reply, thread(&root), true),
+        (&hops[0], thread(&root), true),
+        (&hops[2], thread(&root), true),
+        (&hops[3], thread(&root), false),
+        (&other, thread(&root), false),
+        (&root, thread(&other), false),
+        (&reply, thread(&other), false),
+    ] {
+        match reader.place_for_receipt(&info, event_id, &thread).await {
+            Ok(place) => {
+                assert!(is_of_it, "{event_id} {thread:?}");
+                assert_eq!(place, reader.event_place(&info, event_id).await.unwrap());
+            }
+            Err(ReadError::InvalidParam(_)) => assert!(!is_of_it, "{event_id} {thread:?}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let unknown = EventId::parse("$unknown").unwrap();
+    let unknown = reader.place_for_receipt(&info, &unknown, &ReceiptThread::Unthreaded).await;
+    assert!(matches!(unknown, Err(ReadError::NotFound(_))), "{unknown:?}");
 }
 
 #[tokio::test]
