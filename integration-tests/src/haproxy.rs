@@ -1,30 +1,20 @@
 //! HAProxy in front of a cluster, configured by `myelin-ctl proxy-config`.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
-    net::TcpStream,
     os::unix::net::UnixStream,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
-use myelin_testing::free_port;
-use tempfile::TempDir;
-
-use crate::{Api, nginx::proxy_config};
-
-/// How long HAProxy may take to listen.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::{
+    Api,
+    proxy::{Plan, Proxy, proxy_config},
+};
 
 /// A HAProxy of a test's own, ended when this is dropped.
 #[derive(Debug)]
-pub struct Haproxy {
-    process: Child,
-    api: Api,
-    folder: TempDir,
-}
+pub struct Haproxy(Proxy);
 
 /// How many requests of a backend a server has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,36 +34,21 @@ impl Haproxy {
     ///
     /// If `myelin-ctl` has nothing to say about them, or HAProxy does not take it.
     pub fn start(configs: &Path) -> Self {
-        let folder = tempfile::tempdir().expect("the system's temporary folder can be written to");
-        let port = free_port();
-        let write = |name: &str, content: &[u8]| {
-            let path = folder.path().join(name);
-            fs::write(&path, content).expect("a new folder can be written to");
-            path
-        };
-        let generated = write("haproxy.cfg", &proxy_config("haproxy", configs, port));
+        let plan = Plan::new();
+        let generated = plan.write("haproxy.cfg", proxy_config("haproxy", configs, plan.port));
         // What an administrator adds in a file beside it.
-        let socket = folder.path().join("admin.sock");
+        let socket = socket(plan.folder.path());
         let own = format!("global\n    stats socket {} mode 600 level admin\n", socket.display());
-        let own = write("own.cfg", own.as_bytes());
+        let own = plan.write("own.cfg", own);
         let mut command = Command::new("haproxy");
         // The number of connections that the generated file allows needs more files than a test may open.
         command.args(["-db", "-n", "1000", "-f"]).arg(generated).arg("-f").arg(own);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut process = command.spawn().expect("haproxy can be run: `make prepare` installs it");
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = process.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "haproxy has ended: {ended:?}");
-            assert!(Instant::now() < deadline, "haproxy does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self { process, api: Api::new(format!("http://127.0.0.1:{port}")), folder }
+        Self(plan.start(&mut command))
     }
 
     /// Its HTTP interface.
     pub fn api(&self) -> &Api {
-        &self.api
+        self.0.api()
     }
 
     /// Who got how many requests so far; nothing of those who got none.
@@ -82,8 +57,7 @@ impl Haproxy {
     ///
     /// If HAProxy does not tell.
     pub fn shares(&self) -> Vec<Share> {
-        let mut socket =
-            UnixStream::connect(self.folder.path().join("admin.sock")).expect("haproxy listens there");
+        let mut socket = UnixStream::connect(socket(self.0.folder())).expect("haproxy listens there");
         socket.write_all(b"show stat\n").expect("it reads what it is asked");
         let mut table = String::new();
         socket.read_to_string(&mut table).expect("it answers, and closes");
@@ -106,10 +80,7 @@ impl Haproxy {
     }
 }
 
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        // It is one process.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Where it tells and takes what administrators want.
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("admin.sock")
 }

@@ -25,6 +25,7 @@ pub mod haproxy;
 pub mod invariants;
 pub mod load;
 pub mod nginx;
+pub mod proxy;
 pub mod real_clients;
 pub mod report;
 mod server;

@@ -10,8 +10,9 @@ use std::{
 use myelin_integration_tests::{
     Cluster, PATIENCE, Topology, User,
     haproxy::{Haproxy, Share},
-    nginx::{Nginx, proxy_config},
+    nginx::Nginx,
     path_segment,
+    proxy::proxy_config,
 };
 use myelin_routing::{Api, Operation, ServedBy, operations};
 use reqwest::Method;
