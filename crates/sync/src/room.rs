@@ -23,6 +23,8 @@ use crate::{
     user::UserFeed,
 };
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod state;
 mod timeline;
 

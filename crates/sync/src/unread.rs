@@ -93,23 +93,32 @@ impl Unread {
         unread
     }
 
-    /// Counts again what a receipt is about, from memory. `false` if the room has forgotten some of it.
-    pub fn read(&mut self, thread: &ReceiptThread, room: &Inner, user_id: &UserId, marks: &Marks) -> bool {
-        let root = match thread {
+    /// Counts again what a receipt is about, from memory; nothing up to `base` counts. `false` if the room has forgotten
+    /// some of it.
+    pub fn read(
+        &mut self,
+        thread: &ReceiptThread,
+        room: &Inner,
+        user_id: &UserId,
+        marks: &Marks,
+        base: StreamId,
+    ) -> bool {
+        let (root, read) = match thread {
             ReceiptThread::Unthreaded => {
                 *self = Self { counted: self.counted, ..Self::default() };
-                None
+                // Of threads there may be something unread before what is read of the main timeline.
+                (None, marks.unthreaded)
             }
             ReceiptThread::Main => {
                 self.main = Tally::default();
-                None
+                (None, marks.of(None))
             }
             ReceiptThread::Thread(root) => {
                 self.threads.remove(root);
-                Some(root)
+                (Some(root), marks.of(Some(root)))
             }
         };
-        let from = StreamId(marks.of(root));
+        let from = StreamId(read).max(base);
         if !room.reaches_back_to(from) {
             return false;
         }
@@ -123,7 +132,7 @@ impl Unread {
         true
     }
 
-    /// Counts what came since, up to `upto`. `false` if the room has forgotten some of it.
+    /// Counts what came since, up to `upto`; nothing up to `base` counts. `false` if the room has forgotten some of it.
     pub fn advance(
         &mut self,
         room: &Inner,
@@ -163,9 +172,148 @@ impl Unread {
 
 #[cfg(test)]
 mod tests {
-    use ruma::owned_event_id;
+    use myelin_push::PushOutcome;
+    use proptest::prelude::*;
+    use ruma::{owned_event_id, user_id};
 
     use super::*;
+    use crate::room::{
+        Floor,
+        fixture::{message, room, upto},
+    };
+
+    const ME: &str = "@me:example.org";
+    const THREADS: [&str; 2] = ["$one", "$two"];
+
+    fn me() -> &'static UserId {
+        user_id!("@me:example.org")
+    }
+
+    fn thread(root: &str) -> ReceiptThread {
+        ReceiptThread::Thread(root.try_into().unwrap())
+    }
+
+    /// A message of somebody else, of a thread or of none.
+    fn said(pos: i64, root: Option<&str>, bits: PushBits) -> RoomEvent {
+        RoomEvent {
+            thread_id: root.map(|root| root.try_into().unwrap()),
+            push: PushOutcome { default: bits, exceptions: Box::default() },
+            ..message(pos, "@other:example.org")
+        }
+    }
+
+    fn tally(notifications: u64, highlights: u64) -> Tally {
+        Tally { notifications, highlights }
+    }
+
+    /// What is counted of a whole room by somebody who was there from the start.
+    fn counted(events: Vec<RoomEvent>) -> Unread {
+        let room = room(Floor::Start, events);
+        let mut unread = Unread::default();
+        assert!(unread.advance(&room, &upto(100), me(), &Marks::default(), StreamId::ZERO));
+        unread
+    }
+
+    #[test]
+    fn what_others_say_counts_as_push_rules_want_it() {
+        let unread = counted(vec![
+            said(1, None, PushBits::NOTIFY),
+            said(2, None, PushBits::HIGHLIGHT),
+            said(3, None, PushBits::NONE),
+            said(4, Some("$one"), PushBits::NONE),
+            said(5, Some("$two"), PushBits::HIGHLIGHT),
+            message(6, ME),
+            RoomEvent { shown: false, ..said(7, None, PushBits::NOTIFY) },
+        ]);
+        assert_eq!((unread.main, unread.counted), (tally(2, 1), StreamId(7)));
+        assert_eq!(unread.threads, HashMap::from([(owned_event_id!("$two"), tally(1, 1))]));
+    }
+
+    #[test]
+    fn each_event_is_counted_once_and_only_up_to_where_the_answer_is() {
+        let room = room(Floor::Start, (1..=6).map(|pos| said(pos, None, PushBits::NOTIFY)));
+        let mut unread = Unread::default();
+        // Nothing up to the place where the user came counts.
+        for (at, expected) in [(1, 0), (2, 0), (4, 2), (4, 2), (6, 4), (9, 4)] {
+            assert!(unread.advance(&room, &upto(at), me(), &Marks::default(), StreamId(2)));
+            assert_eq!(unread.main, tally(expected, 0), "up to {at}");
+            assert!(unread.counted <= StreamId(at));
+        }
+    }
+
+    #[test]
+    fn what_the_room_has_forgotten_is_not_counted_from_memory() {
+        let room =
+            room(Floor::At(crate::room::fixture::WRITER, StreamId(3)), [said(4, None, PushBits::NOTIFY)]);
+        let marks = Marks::default();
+        for (base, is_counted) in [(2, false), (3, true), (4, true)] {
+            assert_eq!(Unread::default().advance(&room, &upto(9), me(), &marks, StreamId(base)), is_counted);
+            let unread = &mut Unread { counted: StreamId(4), ..Unread::default() };
+            assert_eq!(unread.read(&ReceiptThread::Main, &room, me(), &marks, StreamId(base)), is_counted);
+        }
+    }
+
+    #[test]
+    fn a_receipt_for_the_whole_room_leaves_what_is_unread_of_threads_before_a_later_one_of_the_main_timeline()
+    {
+        let room = room(
+            Floor::Start,
+            [
+                said(1, None, PushBits::NOTIFY),
+                said(2, Some("$one"), PushBits::NOTIFY),
+                said(3, None, PushBits::NOTIFY),
+                said(4, None, PushBits::NOTIFY),
+            ],
+        );
+        let (mut marks, mut unread) = (Marks::default(), Unread::default());
+        assert!(unread.advance(&room, &upto(4), me(), &marks, StreamId::ZERO));
+        for (thread, pos) in [(ReceiptThread::Main, 3), (ReceiptThread::Unthreaded, 1)] {
+            marks.advance(&thread, pos);
+            assert!(unread.read(&thread, &room, me(), &marks, StreamId::ZERO));
+            assert_eq!((unread.main, unread.total()), (tally(1, 0), tally(2, 0)), "{thread:?}");
+        }
+    }
+
+    #[test]
+    fn a_receipt_for_what_was_before_one_came_counts_nothing_of_it() {
+        let room = room(Floor::Start, (1..=4).map(|pos| said(pos, None, PushBits::NOTIFY)));
+        let (mut marks, mut unread) = (Marks::default(), Unread::default());
+        assert!(unread.advance(&room, &upto(4), me(), &marks, StreamId(3)));
+        marks.advance(&ReceiptThread::Main, 1);
+        assert!(unread.read(&ReceiptThread::Main, &room, me(), &marks, StreamId(3)));
+        assert_eq!(unread.main, tally(1, 0));
+    }
+
+    proptest! {
+        /// To count again what a receipt is about gives what counting everything would.
+        #[test]
+        fn a_receipt_changes_the_counts_as_if_all_was_counted_anew(
+            events in prop::collection::vec((prop::option::of(0..2usize), 0..3usize), 1..12),
+            receipts in prop::collection::vec((0..4usize, 0..12i64), 0..6),
+            upto_pos in 0..12i64,
+            base in 0..4i64,
+        ) {
+            let bits = [PushBits::NONE, PushBits::NOTIFY, PushBits::HIGHLIGHT];
+            let events = (1..).zip(&events).map(|(pos, (root, kind))| {
+                said(pos, root.map(|root| THREADS[root]), bits[*kind])
+            });
+            let (room, upto, base) = (room(Floor::Start, events), upto(upto_pos), StreamId(base));
+            let (mut marks, mut unread) = (Marks::default(), Unread::default());
+            prop_assert!(unread.advance(&room, &upto, me(), &marks, base));
+            for (kind, pos) in receipts {
+                let thread = match kind {
+                    0 => ReceiptThread::Unthreaded,
+                    1 => ReceiptThread::Main,
+                    root => thread(THREADS[root - 2]),
+                };
+                marks.advance(&thread, pos);
+                prop_assert!(unread.read(&thread, &room, me(), &marks, base));
+                let mut anew = Unread::default();
+                prop_assert!(anew.advance(&room, &upto, me(), &marks, base.max(StreamId(marks.unthreaded))));
+                prop_assert_eq!((unread.main, &unread.threads), (anew.main, &anew.threads), "{:?}", marks);
+            }
+        }
+    }
 
     #[test]
     fn a_mark_counts_for_its_thread_and_the_unthreaded_one_for_all() {

@@ -232,7 +232,7 @@ impl Inner {
         };
         marks.advance(&row.thread, pos);
         let (Some(unread), Some(handle)) = (&mut room.unread, &room.room) else { return };
-        if !unread.read(&row.thread, &handle.inner.read(), &row.user_id, marks) {
+        if !unread.read(&row.thread, &handle.inner.read(), &row.user_id, marks, room.changed) {
             room.unread = None;
         }
     }
