@@ -139,7 +139,7 @@ impl Rooms {
                 draft.template.content = raw(content)?;
             }
         }
-        let event_id = self.send_draft(room, draft, None, None).await?;
+        let event_id = self.send_even_if_blocked(room, draft, None, None).await?;
         self.forget_if_left(&request).await?;
         Ok(event_id)
     }

@@ -70,17 +70,28 @@ impl Rooms {
         self.send_draft(room, draft, device_id, txn_id).await
     }
 
-    /// Sends what was drafted, unless the transaction id or the state says that it was sent before.
+    /// Sends what was drafted, unless the room is blocked, or the transaction id or the state says that it was sent before.
     pub(crate) async fn send_draft(
         &self,
-        mut room: InRoom,
-        mut draft: Draft,
+        room: InRoom,
+        draft: Draft,
         device_id: Option<OwnedDeviceId>,
         txn_id: Option<OwnedTransactionId>,
     ) -> Result<OwnedEventId, RoomError> {
         if room.is_blocked {
             return Err(RoomError::Blocked);
         }
+        self.send_even_if_blocked(room, draft, device_id, txn_id).await
+    }
+
+    /// Sends what was drafted, whose sender may send it to a blocked room too.
+    pub(crate) async fn send_even_if_blocked(
+        &self,
+        mut room: InRoom,
+        mut draft: Draft,
+        device_id: Option<OwnedDeviceId>,
+        txn_id: Option<OwnedTransactionId>,
+    ) -> Result<OwnedEventId, RoomError> {
         draft.sent_by = txn_id.map(|txn_id| (device_id.unwrap_or_else(|| "".into()), txn_id));
         if let Some((device_id, txn_id)) = &draft.sent_by {
             let key = TransactionKey::new(draft.sender_sid, device_id.as_str(), txn_id.as_str());

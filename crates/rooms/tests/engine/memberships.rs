@@ -64,6 +64,21 @@ async fn joining_again_says_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_blocked_room_can_be_left_and_nothing_else() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.join(BOB, &room_id).await.unwrap();
+    world.rooms.set_blocked(&room_id, true).await.unwrap();
+    for (sender, action, target) in [(CAROL, Join, CAROL), (ALICE, Invite, CAROL), (ALICE, Kick, BOB)] {
+        let refused = world.change(sender, &room_id, action, target).await;
+        assert!(matches!(refused, Err(RoomError::Blocked)), "{action:?}: {refused:?}");
+    }
+    world.change(BOB, &room_id, Leave, BOB).await.unwrap();
+    world.rooms.set_blocked(&room_id, false).await.unwrap();
+    world.join(CAROL, &room_id).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_said_twice_of_a_membership_is_said_once() {
     let world = World::new().await;
     let room_id = world.room().await;
