@@ -178,6 +178,7 @@ async fn join_row(
             Some(_) => receive::stored_before(history, &before).await?,
         },
         is_promoted: stored.is_some(),
+        closes_gap: history.room.gaps.contains(pdu.event_id()),
         missing_prevs,
         ..Writing::default()
     };

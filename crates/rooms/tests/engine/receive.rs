@@ -70,6 +70,25 @@ async fn a_join_that_the_told_state_does_not_allow_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_join_that_was_told_beside_another_is_taken_in_later() {
+    let world = World::new().await;
+    let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
+    let alices = room.last();
+    let bobs = room.next_state(BOB, "m.room.member", BOB, json!({ "membership": "join" }));
+    let mut answer = room.join_answer();
+    answer.event = room.received(&bobs);
+    answer.state = room.before[&bobs].values().map(|event_id| room.received(event_id)).collect();
+    world.rooms.accept_join(answer).await.unwrap();
+    assert_eq!(world.timeline(room.room_id()).len(), 1);
+    assert_eq!(world.rooms.accept_join(room.join_answer()).await.unwrap(), alices);
+    assert_eq!(world.timeline(room.room_id()).len(), 2);
+    assert_eq!(world.stored_state(room.room_id()).await, named(&room.after[&bobs]));
+    assert_eq!(world.stored_state_before(&alices).await, named(&room.before[&alices]));
+    let gaps = "SELECT count(*) FROM backward_extremities";
+    assert_eq!(world.count(gaps).await, 1, "what comes before the first join is only known as state");
+}
+
+#[tokio::test]
 async fn what_comes_before_an_event_is_asked_for() {
     let world = World::new().await;
     let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
