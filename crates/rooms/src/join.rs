@@ -11,7 +11,7 @@ use myelin_storage::{
 };
 use ruma::{
     OwnedEventId, RoomVersionId,
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    events::{StateEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
 
@@ -78,8 +78,7 @@ impl Rooms {
 
     fn check_join(&self, pdu: &Pdu, room_version: &RoomVersionId) -> Result<(), RoomError> {
         let membership = MemberContent::of(pdu).map(|content| content.membership);
-        let is_join = *pdu.event_type() == TimelineEventType::RoomMember
-            && pdu.state_key() == Some(pdu.sender().as_str())
+        let is_join = pdu.state_key() == Some(pdu.sender().as_str())
             && pdu.sender().server_name() == self.server_name()
             && membership == Some(MembershipState::Join);
         match rules(room_version) {

@@ -216,16 +216,12 @@ fn check_target(room: &InRoom, request: &ChangeMembership) -> Result<(), RoomErr
     }
 }
 
-/// The member event that the sender has sent, if it is the last one and says just what is to be said. Joins are looked at by
-/// themselves.
+/// The member event that the sender has sent, if it is the last one and says just what is to be said.
 fn said_already(
     room: &InRoom,
     request: &ChangeMembership,
     content: &Map<String, Value>,
 ) -> Option<OwnedEventId> {
-    if request.action == MembershipAction::Join {
-        return None;
-    }
     let event = room.pdu(&StateEventType::RoomMember, request.target.as_str())?;
     let is_same = *event.sender() == *request.sender
         && event.content_as::<Map<String, Value>>().is_ok_and(|said| said == *content);
@@ -258,5 +254,39 @@ fn check_guest(room: &InRoom, request: &ChangeMembership) -> Result<(), RoomErro
     match !request.is_guest || access.is_some_and(|access| access.guest_access == "can_join") {
         true => Ok(()),
         false => Err(RoomError::GuestsForbidden),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_room_id, owned_user_id};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_content_is_the_request_then_the_profile_and_the_membership_is_the_action() {
+        let mut request =
+            ChangeMembership::new(owned_user_id!("@me:x"), owned_room_id!("!r:x"), MembershipAction::Invite);
+        let profile =
+            MemberProfile { displayname: Some("Me".to_owned()), avatar_url: Some("mxc://x/y".to_owned()) };
+        let expected = json!({ "membership": "invite", "displayname": "Me", "avatar_url": "mxc://x/y" });
+        assert_eq!(Value::from(content(&request, &profile)), expected);
+        let said = json!({
+            "membership": "join",
+            "displayname": "Me here",
+            "is_direct": true,
+            "join_authorised_via_users_server": "@me:x",
+        });
+        request.content = said.as_object().unwrap().clone();
+        request.reason = Some("because".to_owned());
+        let expected = json!({
+            "membership": "invite",
+            "displayname": "Me here",
+            "avatar_url": "mxc://x/y",
+            "is_direct": true,
+            "reason": "because",
+        });
+        assert_eq!(Value::from(content(&request, &profile)), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! Joining, inviting, leaving, and being removed.
 
 use myelin_rooms::{ChangeMembership, MemberProfile, MembershipAction, RoomError};
-use ruma::{RoomVersionId, room_alias_id};
+use ruma::{MilliSecondsSinceUnixEpoch, RoomVersionId, room_alias_id, uint};
 use serde_json::json;
 
 use crate::world::{ALICE, BOB, CAROL, World, user};
@@ -64,6 +64,59 @@ async fn joining_again_says_nothing_new() {
 }
 
 #[tokio::test]
+async fn joining_again_with_something_to_say_is_an_event() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    let mut last = world.join(BOB, &room_id).await.unwrap();
+    for content in [
+        json!({"membership": "join", "displayname": "Bobby"}),
+        json!({"membership": "join", "displayname": "bob", "avatar_url": "mxc://x/y"}),
+        json!({"membership": "join", "displayname": "bob", "extra": true}),
+    ] {
+        // What one says of oneself in this room, and then to go by one's profile again.
+        let said = world.set(BOB, &room_id, "m.room.member", BOB, content.clone()).await.unwrap();
+        assert_ne!(said, last, "{content}");
+        assert_eq!(world.content(&room_id, "m.room.member", BOB), content);
+        last = said.clone();
+        if content["extra"].is_null() {
+            last = world.join(BOB, &room_id).await.unwrap();
+            assert_ne!(last, said, "{content}");
+            let expected = json!({"membership": "join", "displayname": "bob"});
+            assert_eq!(world.content(&room_id, "m.room.member", BOB), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn users_of_other_servers_are_not_invited() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    let refused = world.change(ALICE, &room_id, Invite, "@rob:two.test").await;
+    assert!(matches!(refused, Err(RoomError::RemoteUser(_))), "{refused:?}");
+    world.change(ALICE, &room_id, Ban, "@rob:two.test").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_event_shows_the_profile_of_who_comes() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.set(ALICE, &room_id, "m.room.join_rules", "", json!({"join_rule": "knock"})).await.unwrap();
+    for (sender, action, target, name) in [
+        (BOB, Knock, BOB, json!("bob")),
+        (ALICE, Invite, BOB, json!("bob")),
+        (BOB, Join, BOB, json!("bob")),
+        (ALICE, Kick, BOB, json!(null)),
+        (ALICE, Ban, BOB, json!(null)),
+        (ALICE, Unban, BOB, json!(null)),
+        (ALICE, Leave, ALICE, json!(null)),
+    ] {
+        world.change(sender, &room_id, action, target).await.unwrap();
+        let member = world.content(&room_id, "m.room.member", target);
+        assert_eq!(member["displayname"], name, "{action:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_blocked_room_can_be_left_and_nothing_else() {
     let world = World::new().await;
     let room_id = world.room().await;
@@ -76,6 +129,26 @@ async fn a_blocked_room_can_be_left_and_nothing_else() {
     world.change(BOB, &room_id, Leave, BOB).await.unwrap();
     world.rooms.set_blocked(&room_id, false).await.unwrap();
     world.join(CAROL, &room_id).await.unwrap();
+}
+
+#[tokio::test]
+async fn leaving_forgets_where_the_operator_wants_it() {
+    let forgotten = "SELECT count(*) FROM memberships WHERE forgotten";
+    for forget_on_leave in [false, true] {
+        let world = World::with(|options| options.forget_on_leave = forget_on_leave).await;
+        let room_id = world.room().await;
+        for user_id in [BOB, CAROL] {
+            world.join(user_id, &room_id).await.unwrap();
+        }
+        world.change(ALICE, &room_id, Kick, CAROL).await.unwrap();
+        assert_eq!(world.count(forgotten).await, 0, "who is removed may want to know");
+        // The second time nothing is left to be said, but a first request may have ended in between.
+        for _ in 0..2 {
+            world.execute("UPDATE memberships SET forgotten = false").await;
+            world.change(BOB, &room_id, Leave, BOB).await.unwrap();
+            assert_eq!(world.count(forgotten).await, i64::from(forget_on_leave));
+        }
+    }
 }
 
 #[tokio::test]
@@ -130,6 +203,9 @@ async fn members_of_one_room_may_join_another_that_is_restricted_to_them() {
         world.join(BOB, &room_id).await.unwrap();
         let member = world.content(&room_id, "m.room.member", BOB);
         assert_eq!(member["join_authorised_via_users_server"], ALICE);
+        let before = world.seen().len();
+        world.join(BOB, &room_id).await.unwrap();
+        assert_eq!(world.seen().len(), before, "nobody need vouch for who is in");
         world.change(ALICE, &room_id, Leave, ALICE).await.unwrap();
         let levels = world.content(&room_id, "m.room.power_levels", "");
         assert_eq!(levels["invite"], 50, "so that Bob can vouch for nobody");
@@ -147,8 +223,53 @@ async fn guests_come_in_where_the_room_lets_them() {
     request.is_guest = true;
     let refused = world.rooms.change_membership(request.clone()).await;
     assert!(matches!(refused, Err(RoomError::GuestsForbidden)), "{refused:?}");
+    for access in ["forbidden", "can_knock"] {
+        world.set(ALICE, &room_id, "m.room.guest_access", "", json!({"guest_access": access})).await.unwrap();
+        let refused = world.rooms.change_membership(request.clone()).await;
+        assert!(matches!(refused, Err(RoomError::GuestsForbidden)), "{access}: {refused:?}");
+    }
+    world.join(CAROL, &room_id).await.unwrap();
     world.set(ALICE, &room_id, "m.room.guest_access", "", json!({"guest_access": "can_join"})).await.unwrap();
+    let joined = world.rooms.change_membership(request.clone()).await.unwrap();
+    world
+        .set(ALICE, &room_id, "m.room.guest_access", "", json!({"guest_access": "forbidden"}))
+        .await
+        .unwrap();
+    assert_eq!(world.rooms.change_membership(request).await.unwrap(), joined, "who is in stays in");
+}
+
+#[tokio::test]
+async fn who_is_refused_is_told_why() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.join(BOB, &room_id).await.unwrap();
+    let check = async |sender: &str, action, target: &str, expected: &str| {
+        let refused = world.change(sender, &room_id, action, target).await.unwrap_err();
+        assert!(matches!(refused, RoomError::Forbidden(_) | RoomError::Banned(_)), "{refused:?}");
+        assert!(refused.to_string().contains(expected), "{action:?}: {refused}");
+    };
+    check(ALICE, Invite, BOB, "in the room already").await;
+    check(ALICE, Unban, BOB, "not banned").await;
+    check(ALICE, Kick, CAROL, "not in the room").await;
+    world.set(ALICE, &room_id, "m.room.join_rules", "", json!({"join_rule": "knock"})).await.unwrap();
+    world.change(ALICE, &room_id, Ban, BOB).await.unwrap();
+    check(ALICE, Kick, BOB, "is banned").await;
+    for (sender, action) in [(BOB, Join), (BOB, Knock), (ALICE, Invite)] {
+        let refused = world.change(sender, &room_id, action, BOB).await;
+        assert!(matches!(refused, Err(RoomError::Banned(_))), "{action:?}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_membership_may_be_of_another_time() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    let mut request = ChangeMembership::new(user(BOB), room_id.clone(), Join);
+    let timestamp = MilliSecondsSinceUnixEpoch(uint!(1_600_000_000));
+    request.timestamp = Some(timestamp);
     world.rooms.change_membership(request).await.unwrap();
+    let member = world.state(&room_id, "m.room.member", BOB).unwrap();
+    assert_eq!(member.origin_server_ts(), timestamp);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, slice::from_ref, sync::Arc};
 
-use myelin_events::Pdu;
+use myelin_events::{Pdu, rules};
 use myelin_replication::Stream as _;
 use myelin_rooms::{EventRow, EventStream, NotPlaced, Received, RoomError};
 use myelin_types::{Position, StreamId};
@@ -70,6 +70,72 @@ async fn a_join_that_the_told_state_does_not_allow_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn only_a_join_of_a_user_of_ours_is_taken_for_one() {
+    let world = World::new().await;
+    let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
+    let robs_join = room.order[1].clone();
+    let message = room.message(&[room.last()], ALICE, "hello");
+    let leave = room.next_state(ALICE, "m.room.member", ALICE, json!({ "membership": "leave" }));
+    let invite = room.next_state(ALICE, "m.room.member", BOB, json!({ "membership": "invite" }));
+    let of_bob = room.next_state(ALICE, "m.room.member", BOB, json!({ "membership": "join" }));
+    let topic = room.next_state(ALICE, "m.room.topic", ALICE, json!({ "membership": "join" }));
+    for event_id in [robs_join, message, leave, invite, of_bob, topic] {
+        let mut answer = room.join_answer();
+        answer.event = room.received(&event_id);
+        let refused = world.rooms.accept_join(answer).await;
+        assert!(matches!(refused, Err(RoomError::InvalidRoomState(_))), "{refused:?}");
+    }
+    for version in [RoomVersionId::V10, RoomVersionId::V12] {
+        let mut answer = room.join_answer();
+        answer.room_version = version;
+        let refused = world.rooms.accept_join(answer).await;
+        assert!(matches!(refused, Err(RoomError::InvalidRoomState(_))), "{refused:?}");
+    }
+    let mut answer = room.join_answer();
+    let other_rules = rules(&RoomVersionId::V10).unwrap();
+    answer.event.pdu = Pdu::parse(answer.event.pdu.json(), other_rules).unwrap();
+    let refused = world.rooms.accept_join(answer).await;
+    assert!(matches!(refused, Err(RoomError::InvalidRoomState(_))), "{refused:?}");
+    let mut answer = room.join_answer();
+    answer.room_version = "unknown".try_into().unwrap();
+    let refused = world.rooms.accept_join(answer).await;
+    assert!(matches!(refused, Err(RoomError::UnsupportedVersion(_))), "{refused:?}");
+    assert_eq!(world.count("SELECT count(*) FROM events").await, 0);
+}
+
+#[tokio::test]
+async fn what_is_told_beside_a_join_counts_if_it_is_of_the_room_and_allowed() {
+    let world = World::new().await;
+    let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
+    let mut other = RemoteRoom::new(RoomVersionId::V11, 2);
+    let join = room.last();
+    let foreign = other.next_state(ROB, "m.room.topic", "", json!({ "topic": "of another room" }));
+    let not_allowed =
+        room.state(&[room.order[0].clone()], RON, "m.room.name", "", json!({ "name": "Ron's" }));
+    let mut answer = room.join_answer();
+    answer.state.extend([other.received(&foreign), room.received(&not_allowed)]);
+    answer.auth_chain.extend(other.order.iter().map(|event_id| other.received(event_id)));
+    world.rooms.accept_join(answer).await.unwrap();
+    assert_eq!(world.stored_state(room.room_id()).await, named(&room.after[&join]));
+}
+
+#[tokio::test]
+async fn the_state_before_a_join_has_what_the_user_was_until_then() {
+    let world = World::new().await;
+    let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
+    room.next_state(ALICE, "m.room.member", ALICE, json!({ "membership": "leave" }));
+    let join = room.next_state(ALICE, "m.room.member", ALICE, json!({ "membership": "join" }));
+    let mut answer = room.join_answer();
+    answer.event = room.received(&join);
+    answer.state = room.before[&join].values().map(|event_id| room.received(event_id)).collect();
+    let others = room.order.iter().filter(|event_id| **event_id != join);
+    answer.auth_chain = others.map(|event_id| room.received(event_id)).collect();
+    world.rooms.accept_join(answer).await.unwrap();
+    assert_eq!(world.stored_state_before(&join).await, named(&room.before[&join]));
+    assert_eq!(world.stored_state(room.room_id()).await, named(&room.after[&join]));
+}
+
+#[tokio::test]
 async fn a_join_that_was_told_beside_another_is_taken_in_later() {
     let world = World::new().await;
     let mut room = RemoteRoom::new(RoomVersionId::V11, 1);
@@ -86,6 +152,19 @@ async fn a_join_that_was_told_beside_another_is_taken_in_later() {
     assert_eq!(world.stored_state_before(&alices).await, named(&room.before[&alices]));
     let gaps = "SELECT count(*) FROM backward_extremities";
     assert_eq!(world.count(gaps).await, 1, "what comes before the first join is only known as state");
+}
+
+#[tokio::test]
+async fn a_join_that_is_told_twice_happens_once_and_none_into_a_blocked_room() {
+    let world = World::new().await;
+    let room = RemoteRoom::new(RoomVersionId::V11, 1);
+    world.join_remote(&room).await;
+    let before = world.seen().len();
+    let again = world.rooms.accept_join(room.join_answer()).await.unwrap();
+    assert_eq!((again, world.seen().len()), (room.last(), before));
+    world.rooms.set_blocked(room.room_id(), true).await.unwrap();
+    let refused = world.rooms.accept_join(room.join_answer()).await;
+    assert!(matches!(refused, Err(RoomError::Blocked)), "{refused:?}");
 }
 
 #[tokio::test]

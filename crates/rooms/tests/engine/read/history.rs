@@ -74,6 +74,29 @@ async fn users_see_their_own_comings_and_goings() {
 }
 
 #[tokio::test]
+async fn the_membership_beside_an_event_is_that_of_who_reads_it() {
+    let world = World::new().await;
+    let room = world.room().await;
+    let reader = world.reader();
+    let joined = world.join(BOB, &room).await.unwrap();
+    let named = world.set(ALICE, &room, "a.type", "x", json!({})).await.unwrap();
+    let of_alice = world.set(ALICE, &room, "a.type", ALICE, json!({})).await.unwrap();
+    let removed = world.change(ALICE, &room, MembershipAction::Kick, BOB).await.unwrap();
+    for (reads, event_id, expected) in [
+        (BOB, &joined, "join"),
+        (ALICE, &joined, "join"),
+        (ALICE, &named, "join"),
+        (ALICE, &of_alice, "join"),
+        (ALICE, &removed, "join"),
+        (BOB, &removed, "leave"),
+    ] {
+        let event = reader.event(&viewer(reads), &room, event_id).await.unwrap();
+        let event: Value = serde_json::from_str(&event).unwrap();
+        assert_eq!(event["unsigned"]["membership"], expected, "{reads} of {event_id}");
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_visibility_counts_from_then_on() {
     let world = World::new().await;
     let room = world.room().await;
@@ -91,6 +114,7 @@ async fn a_forgotten_room_is_as_if_it_had_never_been() {
     let world = World::new().await;
     let room = room_with_a_guest(&world, "shared").await;
     let reader = world.reader();
+    reader.state(&viewer(BOB), &room).await.unwrap();
     world.rooms.forget(user_id(BOB), &room).await.unwrap();
     let of_bob = said(&reader, &viewer(BOB), &room).await;
     assert!(matches!(of_bob, Err(ReadError::Forbidden(_))));
@@ -189,7 +213,10 @@ async fn a_receipt_is_about_an_event_of_its_thread() {
     let root = world.say(ALICE, &room, "root").await.unwrap();
     let other = world.say(ALICE, &room, "other").await.unwrap();
     let reply = relate("m.thread", &root).await;
-    let to_reply = relate("m.reference", &reply).await;
+    let mut to_reply = reply.clone();
+    for _ in 0..4 {
+        to_reply = relate("m.reference", &to_reply).await;
+    }
     // What points at the root, over one to four events.
     let mut hops = vec![relate("m.reference", &root).await];
     for _ in 0..3 {
