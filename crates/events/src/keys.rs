@@ -125,7 +125,7 @@ impl ServerSigningKey {
     }
 
     /// Signs bytes: the signature in unpadded base64.
-    pub fn sign_bytes(&self, message: &[u8]) -> String {
+    fn sign_bytes(&self, message: &[u8]) -> String {
         self.pair.sign(message).base64()
     }
 

@@ -195,7 +195,7 @@ impl Pdu {
     }
 
     /// Whether this is the state event of this type and key.
-    pub fn is_state_of(&self, event_type: &TimelineEventType, state_key: &str) -> bool {
+    pub(crate) fn is_state_of(&self, event_type: &TimelineEventType, state_key: &str) -> bool {
         self.state_key() == Some(state_key) && self.event_type == *event_type
     }
 
@@ -267,7 +267,7 @@ impl Pdu {
     /// # Errors
     ///
     /// If the stored event breaks the rules of its room version, which no event does that was built or checked here.
-    pub fn reference_hash(&self) -> Result<String, MalformedEvent> {
+    pub(crate) fn reference_hash(&self) -> Result<String, MalformedEvent> {
         let signed_json = self.object()?.to_signed_json(&self.rules.redaction)?;
         Ok(encode_reference_hash(&canonical::reference_hash(&signed_json), self.rules))
     }

@@ -17,7 +17,7 @@ const CREATOR_LEVEL: i32 = 100;
 /// The [power levels](https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels) of a room, with its creators,
 /// who stand above all levels from room version 12 on.
 ///
-/// These answers are for deciding what to offer and for checking requests early; what counts in the end is
+/// These answers are for checking requests early; what counts in the end is
 /// [`auth`](crate::auth). Both read the levels by the same code, ruma's.
 #[derive(Debug, Clone)]
 pub struct PowerLevels {
@@ -26,9 +26,7 @@ pub struct PowerLevels {
     events: BTreeMap<TimelineEventType, Int>,
     events_default: Int,
     state_default: Int,
-    ban: Int,
     invite: Int,
-    kick: Int,
     redact: Int,
     notify_room: Int,
     creators: HashSet<OwnedUserId>,
@@ -63,9 +61,7 @@ impl PowerLevels {
             events,
             events_default: level(RoomPowerLevelsIntField::EventsDefault),
             state_default: level(RoomPowerLevelsIntField::StateDefault),
-            ban: level(RoomPowerLevelsIntField::Ban),
             invite: level(RoomPowerLevelsIntField::Invite),
-            kick: level(RoomPowerLevelsIntField::Kick),
             redact: level(RoomPowerLevelsIntField::Redact),
             notify_room: notifications.and_then(|levels| levels.get("room").copied()).unwrap_or(int!(50)),
             creators,
@@ -79,7 +75,7 @@ impl PowerLevels {
     }
 
     /// The level of a user, member or not.
-    pub fn of_user(&self, user_id: &UserId) -> UserPowerLevel {
+    pub(crate) fn of_user(&self, user_id: &UserId) -> UserPowerLevel {
         if self.rules.authorization.explicitly_privilege_room_creators && self.creators.contains(user_id) {
             return UserPowerLevel::Infinite;
         }
@@ -98,23 +94,8 @@ impl PowerLevels {
     }
 
     /// Whether a member has the power to invite.
-    pub fn can_invite(&self, user_id: &UserId) -> bool {
+    pub(crate) fn can_invite(&self, user_id: &UserId) -> bool {
         self.of_user(user_id) >= self.invite
-    }
-
-    /// Whether a member has the power to remove that user from the room.
-    pub fn can_kick(&self, user_id: &UserId, target: &UserId) -> bool {
-        self.of_user(user_id) >= self.kick && self.of_user(user_id) > self.of_user(target)
-    }
-
-    /// Whether a member has the power to ban that user.
-    pub fn can_ban(&self, user_id: &UserId, target: &UserId) -> bool {
-        self.of_user(user_id) >= self.ban && self.of_user(user_id) > self.of_user(target)
-    }
-
-    /// Whether a member has the power to lift the ban of that user: it takes that to ban and to kick.
-    pub fn can_unban(&self, user_id: &UserId, target: &UserId) -> bool {
-        self.of_user(user_id) >= self.ban && self.can_kick(user_id, target)
     }
 
     /// Whether a member has the power to redact events of others.
@@ -171,9 +152,8 @@ mod tests {
         let new =
             levels(&RoomVersionId::V12, create, Some(r#"{"users":{"@bob:two.test":9007199254740991}}"#));
         assert_eq!(new.of_user(&user(ALICE)), UserPowerLevel::Infinite);
-        assert!(new.can_ban(&user(CAROL), &user(BOB)));
-        assert!(!new.can_ban(&user(BOB), &user(CAROL)));
-        assert!(!new.can_ban(&user(ALICE), &user(CAROL)));
+        assert_eq!(new.of_user(&user(CAROL)), UserPowerLevel::Infinite);
+        assert_eq!(new.of_user(&user(BOB)), UserPowerLevel::Int(Int::MAX));
         let old = levels(&RoomVersionId::V11, create, Some("{}"));
         assert_eq!(old.of_user(&user(ALICE)), UserPowerLevel::Int(int!(0)));
         let without = levels(&RoomVersionId::V10, create, None);
@@ -183,14 +163,10 @@ mod tests {
 
     #[test]
     fn what_a_level_allows() {
-        let content = r#"{"ban":60,"events":{"m.room.name":30},"invite":20,"kick":40,"notifications":{"room":20},"redact":"50","users":{"@alice:one.test":60,"@carol:one.test":40}}"#;
+        let content = r#"{"events":{"m.room.name":30},"invite":20,"notifications":{"room":20},"redact":"50","users":{"@alice:one.test":60,"@carol:one.test":40}}"#;
         let levels = levels(&RoomVersionId::V9, r#"{"creator":"@alice:one.test"}"#, Some(content));
         let (alice, bob, carol) = (user(ALICE), user(BOB), user(CAROL));
         assert!(levels.can_invite(&carol) && !levels.can_invite(&bob));
-        assert!(levels.can_kick(&carol, &bob) && !levels.can_kick(&carol, &alice));
-        assert!(!levels.can_kick(&carol, &carol), "not one's equal");
-        assert!(levels.can_ban(&alice, &carol) && !levels.can_ban(&carol, &bob));
-        assert!(levels.can_unban(&alice, &bob) && !levels.can_unban(&carol, &bob));
         assert!(levels.can_redact_others(&alice) && !levels.can_redact_others(&carol));
         assert!(levels.can_notify_room(&carol) && !levels.can_notify_room(&bob));
         let (name, topic) = (TimelineEventType::RoomName, TimelineEventType::RoomTopic);
@@ -206,18 +182,16 @@ mod tests {
         assert!(
             !levels.can_send(&bob, &TimelineEventType::RoomTopic, true) && !levels.can_redact_others(&bob)
         );
-        assert!(
-            levels.can_send(&alice, &TimelineEventType::RoomTopic, true) && levels.can_kick(&alice, &bob)
-        );
+        assert!(levels.can_send(&alice, &TimelineEventType::RoomTopic, true));
     }
 
     #[test]
     fn floats_are_truncated_in_old_rooms() {
         // Such an event can't be built here, only received.
-        let pdu = pdu_with_content(&RoomVersionId::V3, "m.room.power_levels", r#"{"ban":50}"#);
+        let pdu = pdu_with_content(&RoomVersionId::V3, "m.room.power_levels", r#"{"redact":50}"#);
         let odd = Pdu::parse(&pdu.json().replace("50", "71.9"), pdu.rules()).unwrap();
         let create = pdu_with_content(&RoomVersionId::V3, "m.room.create", "{}");
-        assert_eq!(PowerLevels::new(&create, Some(&odd)).ban, int!(71));
+        assert_eq!(PowerLevels::new(&create, Some(&odd)).redact, int!(71));
     }
 
     #[test]

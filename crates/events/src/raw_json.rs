@@ -78,7 +78,7 @@ impl<'a> ObjectWriter<'a> {
     }
 
     /// Leaves the object open: a fragment to [`resume`](Self::resume).
-    pub fn leave_open(self) {}
+    pub(crate) fn leave_open(self) {}
 
     fn name(&mut self, name: &str) -> &mut String {
         if !self.is_empty {
@@ -100,7 +100,7 @@ pub fn push_string(out: &mut String, text: &str) {
 }
 
 /// Appends what something displays as a JSON string, without a copy in between.
-pub fn push_display(out: &mut String, value: impl fmt::Display) {
+fn push_display(out: &mut String, value: impl fmt::Display) {
     struct Escaping<'a>(&'a mut String);
 
     impl fmt::Write for Escaping<'_> {
@@ -136,7 +136,7 @@ fn push_escaped(out: &mut String, text: &str) {
 }
 
 /// JSON text that was written here as a value to put into ruma's types.
-pub fn into_raw_value(json: String) -> Box<RawValue> {
+pub(crate) fn into_raw_value(json: String) -> Box<RawValue> {
     RawValue::from_string(json).expect("what was written field by field is JSON")
 }
 

@@ -1,8 +1,5 @@
 //! The [redaction algorithm](https://spec.matrix.org/v1.19/client-server-api/#redactions) on whole events.
 
-use ruma::{CanonicalJsonObject, canonical_json::redact_content_in_place, events::TimelineEventType};
-use serde_json::value::RawValue;
-
 use crate::{MalformedEvent, Pdu};
 
 /// The event without what a redaction takes away, as its room version says.
@@ -21,15 +18,6 @@ pub fn redact(pdu: &Pdu) -> Result<Pdu, MalformedEvent> {
     Ok(redacted.with_rejected(pdu.is_rejected()))
 }
 
-/// The content that a redaction leaves of an event, for instance of `unsigned.prev_content`.
-///
-/// Content that is no canonical JSON (room versions 1 to 5) becomes `{}`.
-pub fn redact_content(event_type: &TimelineEventType, content: &str, rules: crate::Rules) -> Box<RawValue> {
-    let mut fields: CanonicalJsonObject = serde_json::from_str(content).unwrap_or_default();
-    redact_content_in_place(&mut fields, &rules.redaction, event_type.to_string());
-    serde_json::value::to_raw_value(&fields).expect("canonical JSON is JSON")
-}
-
 #[cfg(test)]
 mod tests {
     use ruma::RoomVersionId;
@@ -45,8 +33,6 @@ mod tests {
         assert_eq!(redacted.content(), expected, "{event_type} in room version {version}");
         assert_eq!(event_id_of(redacted.json(), rules).unwrap(), *pdu.event_id());
         assert_eq!(redact(&redacted).unwrap().json(), redacted.json());
-        let raw = redact_content(&event_type.into(), content, rules);
-        assert_eq!(raw.get(), expected);
     }
 
     #[test]

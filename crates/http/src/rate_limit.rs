@@ -71,7 +71,7 @@ const SHARDS: usize = 16;
 
 impl<K: Hash + Eq> RateLimiter<K> {
     /// How many keys are remembered, unless said otherwise: a few megabytes.
-    pub const DEFAULT_CAPACITY: usize = 65_536;
+    const DEFAULT_CAPACITY: usize = 65_536;
 
     /// A limiter that remembers [`Self::DEFAULT_CAPACITY`] keys.
     pub fn new(limit: RateLimit, clock: Clock) -> Self {

@@ -79,7 +79,7 @@ impl RequestHead {
     }
 
     /// The first value of a query parameter, decoded.
-    pub fn query_param(&self, name: &str) -> Option<String> {
+    fn query_param(&self, name: &str) -> Option<String> {
         query_param(self.query()?, name)
     }
 

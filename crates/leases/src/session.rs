@@ -147,14 +147,14 @@ impl Session {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn take_no_part(&self, duty: &str) -> Result<(), LeaseError> {
+    pub(crate) async fn take_no_part(&self, duty: &str) -> Result<(), LeaseError> {
         let client = self.0.database.get().await?;
         Ok(instances::remove_duty(&client, self.0.registration, duty).await?)
     }
 
     /// The process has reached the database for long enough, and until now, to tell from their silence that others have
     /// gone. After an outage of the database, everybody was silent.
-    pub fn is_steady(&self) -> bool {
+    pub(crate) fn is_steady(&self) -> bool {
         let beats = *self.0.beats.lock();
         beats.last.elapsed() < 2 * HEARTBEAT && beats.first.elapsed() >= TTL
     }
@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// Whether the process was replaced.
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         *self.0.lost.borrow()
     }
 

@@ -257,7 +257,7 @@ impl Servers<'_> {
 }
 
 /// The stream that a role writes.
-pub fn stream_of(role: ServedBy) -> Option<&'static str> {
+fn stream_of(role: ServedBy) -> Option<&'static str> {
     role.as_str().strip_prefix("writer:")
 }
 
