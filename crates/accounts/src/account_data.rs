@@ -1,4 +1,5 @@
-//! Account data: the stream, and every active user's in memory.
+//! Account data ([spec](https://spec.matrix.org/v1.19/client-server-api/#client-config)): the stream, and every active
+//! user's in memory.
 
 mod cache;
 

@@ -1,4 +1,4 @@
-//! From an access token to who is calling.
+//! From an access token ([spec](https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens)) to who is calling.
 
 use std::{
     sync::{

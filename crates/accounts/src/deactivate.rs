@@ -1,4 +1,4 @@
-//! The end of an account.
+//! The end of an account ([spec](https://spec.matrix.org/v1.19/client-server-api/#account-deactivation)).
 
 use myelin_storage::{GenericClient, Result, Transaction, accounts::users};
 use ruma::UserId;

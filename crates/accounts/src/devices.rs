@@ -1,4 +1,5 @@
-//! A user's devices, as far as they are sessions.
+//! A user's devices ([spec](https://spec.matrix.org/v1.19/client-server-api/#device-management)), as far as they are
+//! sessions.
 
 use myelin_storage::{
     GenericClient, Result,

@@ -15,7 +15,7 @@ const MAX_WAITING: usize = 256;
 /// Longer passwords are refused; nobody shall have megabytes hashed.
 const MAX_LEN: usize = 512;
 
-/// Why a new password is not taken.
+/// Why a new password ([spec](https://spec.matrix.org/v1.19/client-server-api/#password-management)) is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// It lacks what the operator asks for; the text says what.
@@ -32,7 +32,7 @@ pub enum PasswordError {
     Storage(#[from] StorageError),
 }
 
-/// Why a log-in is refused.
+/// Why a log-in ([spec](https://spec.matrix.org/v1.19/client-server-api/#legacy-login)) is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// There is no such user, or it is not their password, or the token is not (any more) good.

@@ -1,4 +1,4 @@
-//! How accounts come to be.
+//! How accounts come to be ([spec](https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registration)).
 
 use std::time::Duration;
 

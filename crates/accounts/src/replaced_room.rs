@@ -1,5 +1,5 @@
 //! What is to become of the account data of a room that was replaced
-//! (<https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-16>).
+//! (<https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>).
 
 use ruma::{RoomId, UserId};
 use serde_json::{

@@ -1,4 +1,5 @@
-//! Sessions: log-in and refresh. Log-out is the deletion of the device.
+//! Sessions: log-in and refresh. Log-out is the deletion of the device
+//! ([spec](https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices)).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! What users take along into a room that replaces another
-//! (<https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-16>): push rules, tags, the place in `m.direct`.
+//! (<https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>): push rules, tags, the place in `m.direct`.
 
 use myelin_accounts::Login;
 use ruma::RoomId;

@@ -1,4 +1,5 @@
-//! Whose device lists changed lately, in memory.
+//! Whose device lists ([spec](https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user))
+//! changed lately, in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -91,9 +91,10 @@ impl Devices {
         self.0.counts.get(&self.0.database, user_id, device_id).await
     }
 
-    /// The users whose devices or keys `asker` has to ask for again, because they changed after `since` and up to
-    /// `upto`: `device_lists.changed` without those who only now came to share a room. `shares_room` tells who shares
-    /// a room with the asker.
+    /// The users whose devices or keys `asker` has to ask for again
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user)), because they
+    /// changed after `since` and up to `upto`: `device_lists.changed` without those who only now came to share a room.
+    /// `shares_room` tells who shares a room with the asker.
     ///
     /// No query unless `since` is older than what this process remembers.
     ///

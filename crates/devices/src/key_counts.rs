@@ -1,4 +1,5 @@
-//! How many one-time keys devices have left, in memory.
+//! How many one-time keys ([spec](https://spec.matrix.org/v1.19/client-server-api/#one-time-and-fallback-keys)) devices
+//! have left, in memory.
 
 use std::sync::Arc;
 

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceListStream;
 
-/// A change of devices or keys.
+/// A change of devices or keys
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceListRow {
     /// The user's devices, their keys or the cross-signing keys changed: everyone who shares a room with the user
@@ -34,7 +35,8 @@ pub enum DeviceListRow {
         /// By whom.
         by: OwnedUserId,
     },
-    /// A device's one-time or fallback keys were uploaded or claimed.
+    /// A device's one-time or fallback keys
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#one-time-and-fallback-keys)) were uploaded or claimed.
     KeyCounts {
         /// Whose device.
         user_id: OwnedUserId,
@@ -123,7 +125,7 @@ fn recount(row: KeyCountsRow) -> Result<Stamped<DeviceListRow>> {
 #[derive(Clone, Copy, Debug)]
 pub struct ToDeviceStream;
 
-/// A message to one device.
+/// A message to one device ([spec](https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToDeviceRow {
     /// Whom it is for.
@@ -140,7 +142,8 @@ pub struct ToDeviceRow {
     pub transaction: Option<SenderTransaction>,
 }
 
-/// The transaction id of a request, so that the request can be repeated safely.
+/// The transaction id of a request, so that the request can be repeated safely
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderTransaction {
     /// The device that sent.

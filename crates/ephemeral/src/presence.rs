@@ -1,4 +1,5 @@
-//! Presence: who is here, as told by their requests and by themselves.
+//! Presence ([spec](https://spec.matrix.org/v1.19/client-server-api/#presence)): who is here, as told by their requests
+//! and by themselves.
 
 mod stream;
 

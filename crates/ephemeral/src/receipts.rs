@@ -1,4 +1,5 @@
-//! Receipts: up to where a user has read a room, or a thread of it.
+//! Receipts ([spec](https://spec.matrix.org/v1.19/client-server-api/#receipts)): up to where a user has read a room, or a
+//! thread of it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Users and rooms whose receipts are remembered, so that one that goes back is recognized without a query.
 const REMEMBERED: usize = 20_000;
 
-/// Who sees a receipt.
+/// Who sees a receipt ([spec](https://spec.matrix.org/v1.19/client-server-api/#private-read-receipts)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ReceiptKind {
     /// `m.read`: everybody in the room.

@@ -16,7 +16,8 @@ use crate::{
     limits::{MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS},
 };
 
-/// What the sender decides about a new event.
+/// What the sender decides about a new event; the rest of a PDU
+/// ([spec](https://spec.matrix.org/v1.19/server-server-api/#pdus)) is the server's.
 #[derive(Debug, Clone)]
 pub struct EventTemplate {
     /// The `type`.

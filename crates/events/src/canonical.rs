@@ -1,4 +1,5 @@
-//! Events as canonical JSON objects: what is hashed, signed and stored.
+//! Events as canonical JSON objects ([spec](https://spec.matrix.org/v1.19/appendices/#canonical-json)): what is hashed,
+//! signed and stored.
 //!
 //! ruma's canonical JSON is strict, which is right from room version 6 on. Events of room versions 1 to 5 may hold
 //! numbers that canonical JSON forbids; [`odd_numbers`] carries these through.
@@ -84,7 +85,8 @@ impl EventObject {
         self.has_odd_numbers && odd_numbers::is_marked(text)
     }
 
-    /// Applies the redaction algorithm of the room version; `unsigned` goes, too.
+    /// Applies the redaction algorithm ([spec](https://spec.matrix.org/v1.19/client-server-api/#redactions)) of the room
+    /// version; `unsigned` goes, too.
     pub fn redact(&mut self, rules: &RedactionRules) -> Result<(), NotCanonical> {
         redact_in_place(&mut self.fields, rules, None).map_err(|error| NotCanonical(error.to_string()))
     }

@@ -51,7 +51,8 @@ impl JoinRules {
 }
 
 /// The member to name in `join_authorised_via_users_server`: of `members` (the joined members of our server), one who
-/// may invite, those with the most power first. `None`: another server must be asked.
+/// may invite, those with the most power first. `None`: another server must be asked
+/// ([spec](https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms)).
 pub fn authorising_user<'a>(
     members: impl IntoIterator<Item = &'a UserId>,
     levels: &PowerLevels,

@@ -42,7 +42,7 @@ impl MemberContent {
 }
 
 /// The membership that a member event gives, or `leave` if there is none: how authorization and visibility count users
-/// who were never in a room.
+/// who were never in a room ([spec](https://spec.matrix.org/v1.19/client-server-api/#room-membership)).
 pub fn membership_of(event: Option<&Pdu>) -> MembershipState {
     #[derive(Deserialize)]
     struct Membership {

@@ -114,7 +114,8 @@ impl PowerLevels {
             && (redaction.origin() == target.origin() || self.can_redact_others(redaction.sender()))
     }
 
-    /// Whether a member has the power to notify the whole room.
+    /// Whether a member has the power to notify the whole room
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels)) (`notifications.room`).
     pub fn can_notify_room(&self, user_id: &UserId) -> bool {
         self.of_user(user_id) >= self.notify_room
     }

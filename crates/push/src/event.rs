@@ -9,7 +9,8 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-/// An event, and what rules may ask about its room at that moment.
+/// An event, and what the conditions of rules may ask about its room at that moment
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#push-rules)).
 #[derive(Clone, Copy, Debug)]
 pub struct PushEvent<'a> {
     /// The room.
@@ -121,7 +122,9 @@ impl<'a> EventView<'a> {
         self.lower_body.get_or_init(lower).as_deref()
     }
 
-    /// Whether the sender said whom the event mentions; older rules then don't look for names.
+    /// Whether the sender said whom the event mentions
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#user-and-room-mentions)); older rules then don't look for
+    /// names.
     pub fn has_mentions(&self) -> bool {
         self.content.iter().any(|field| field.key == "m.mentions")
     }

@@ -28,7 +28,8 @@ impl PushBits {
     }
 }
 
-/// What push rules make of an event for every member.
+/// What push rules make of an event for every member: the `notify` action and the `highlight` tweak
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#actions)), as far as they count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushOutcome {
     /// For every member who is not listed below. Never applies to the sender.

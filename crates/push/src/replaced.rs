@@ -1,5 +1,5 @@
 //! What is to become of the rules for a room that was replaced
-//! (<https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-16>).
+//! (<https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>).
 
 use ruma::{
     RoomId,

@@ -1,4 +1,4 @@
-//! [`PushRules`]: every user's rules.
+//! [`PushRules`]: every user's rules ([spec](https://spec.matrix.org/v1.19/client-server-api/#push-rules)).
 
 use std::{
     collections::VecDeque,

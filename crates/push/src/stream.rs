@@ -1,4 +1,4 @@
-//! The stream `push_rules`.
+//! The stream `push_rules`: whose rules ([spec](https://spec.matrix.org/v1.19/client-server-api/#push-rules)) changed.
 
 use std::sync::Arc;
 

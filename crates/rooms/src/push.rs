@@ -6,7 +6,8 @@ use myelin_storage::Result;
 
 use crate::PushOutcome;
 
-/// Decides what an event means for its room's members, once, when it is written.
+/// Decides what an event means for its room's members
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications)), once, when it is written.
 pub trait PushEvaluator: Send + Sync {
     /// The outcome for the local members, as they are just before the event. The room waits for it: it should come from
     /// memory but for users whose rules were not read yet.

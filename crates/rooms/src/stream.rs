@@ -144,7 +144,8 @@ impl EventRow {
     }
 }
 
-/// A key of the room's current state that now has another value.
+/// A key of the room's current state that now has another value
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#types-of-room-events)).
 #[derive(Clone, Debug)]
 pub struct StateChange {
     /// The type of the key.
@@ -206,7 +207,7 @@ impl Relation {
     }
 }
 
-/// An event that lost its content to a redaction.
+/// An event that lost its content to a redaction ([spec](https://spec.matrix.org/v1.19/client-server-api/#redactions)).
 #[derive(Clone, Debug)]
 pub struct Redacted {
     /// The event in its redacted form, which is all that is kept of it.

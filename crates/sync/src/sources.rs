@@ -57,7 +57,7 @@ impl Progress for NoProgress {
     }
 }
 
-/// A piece of account data.
+/// A piece of account data ([spec](https://spec.matrix.org/v1.19/client-server-api/#client-config)).
 #[derive(Clone, Debug)]
 pub struct AccountDatum {
     /// The room that it is about; `None`: global.
@@ -92,7 +92,7 @@ pub trait UserData: Send + Sync {
     fn ignored_users<'a>(&'a self, user_id: &'a UserId) -> BoxFuture<'a, Result<HashSet<OwnedUserId>>>;
 }
 
-/// A message to a device.
+/// A message to a device ([spec](https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToDeviceEvent {
     /// The device it is for.
@@ -130,7 +130,8 @@ pub trait Devices: Send + Sync {
         upto: &'a Position,
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// The keys that a device has left. Must be cheap where nothing changed.
+    /// The one-time keys ([spec](https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync)) that a device
+    /// has left. Must be cheap where nothing changed.
     fn key_counts<'a>(
         &'a self,
         user_id: &'a UserId,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct PresenceRow {
     /// Whose.
     pub user_id: OwnedUserId,
-    /// Online, unavailable or offline.
+    /// `online`, `unavailable` or `offline`.
     pub presence: PresenceState,
     /// What the user says about it.
     pub status_msg: Option<String>,

@@ -76,7 +76,7 @@ impl Context<'_> {
     }
 
     /// Writes whose devices changed, and gives whether there are any
-    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync-1)).
+    /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync)).
     pub(super) async fn write_device_lists(
         &self,
         object: &mut ObjectWriter<'_>,
