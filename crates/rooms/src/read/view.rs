@@ -487,6 +487,7 @@ mod tests {
                 key_sid: None,
                 device_id: None,
                 txn_id: None,
+                has_relations: false,
             };
             let Viewpoint { membership, history_visibility, .. } = view.before(&event, pos);
             assert_eq!((membership, history_visibility), expected, "at {pos}, {base:?}, {delta:?}");
