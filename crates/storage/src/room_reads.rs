@@ -57,6 +57,9 @@ macro_rules! timeline_event {
 }
 pub(crate) use timeline_event;
 
+/// How many columns that are: the index of the first that comes behind them.
+const TIMELINE_EVENT_COLUMNS: usize = 15;
+
 impl From<&Row> for TimelineEvent {
     fn from(row: &Row) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Events that point at others.
 
-use super::{TimelineEvent, timeline_event};
+use super::{TIMELINE_EVENT_COLUMNS, TimelineEvent, timeline_event};
 use crate::{GenericClient, Result, Row, query};
 
 /// Events of rooms, as columns: room, id.
@@ -81,7 +81,7 @@ pub struct Related {
 
 impl From<&Row> for Related {
     fn from(row: &Row) -> Self {
-        Self { parent_id: row.get(14), event: TimelineEvent::from(row) }
+        Self { parent_id: row.get(TIMELINE_EVENT_COLUMNS), event: TimelineEvent::from(row) }
     }
 }
 
@@ -259,5 +259,8 @@ pub async fn list_threads(db: &impl GenericClient, page: &ThreadPage<'_>) -> Res
     );
     let ThreadPage { room_nid, before, upto, participant, ignored, limit } = page;
     let rows = query(db, SQL, &[room_nid, before, upto, participant, ignored, limit]).await?;
-    Ok(rows.iter().map(|row| ThreadRow { latest: row.get(14), root: TimelineEvent::from(row) }).collect())
+    Ok(rows
+        .iter()
+        .map(|row| ThreadRow { latest: row.get(TIMELINE_EVENT_COLUMNS), root: TimelineEvent::from(row) })
+        .collect())
 }

@@ -1,6 +1,6 @@
 //! States of rooms with the events that they are made of.
 
-use super::{TimelineEvent, timeline_event};
+use super::{TIMELINE_EVENT_COLUMNS, TimelineEvent, timeline_event};
 use crate::{
     GenericClient, Result, Row,
     events::{StoredEvent, stored_event},
@@ -199,5 +199,5 @@ pub async fn list_replaced_events(
          WHERE p.until = k.at"
     );
     let rows = query(db, SQL, &[&room_nids, &types, &keys, &at]).await?;
-    Ok(rows.iter().map(|row| (row.get(14), TimelineEvent::from(row))).collect())
+    Ok(rows.iter().map(|row| (row.get(TIMELINE_EVENT_COLUMNS), TimelineEvent::from(row))).collect())
 }
