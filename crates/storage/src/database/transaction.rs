@@ -3,10 +3,7 @@
 use std::{error::Error, future::Future};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{
-    FutureExt as _, TryStreamExt as _,
-    future::{BoxFuture, ready},
-};
+use futures_util::{FutureExt as _, TryStreamExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_postgres::{
@@ -95,7 +92,7 @@ impl<'a> Flight<'a> {
     /// means.
     ///
     /// # Errors
-    /// If the statement can't be prepared.
+    /// If the statement can't be prepared or sent.
     pub async fn ask(
         &self,
         sql: &'static str,
@@ -111,7 +108,7 @@ impl<'a> Flight<'a> {
             // Whoever asked may not want to know any more.
             let _ = give.send(rows);
             Ok(())
-        });
+        })?;
         Ok(Answer(rows))
     }
 
@@ -121,25 +118,27 @@ impl<'a> Flight<'a> {
     /// The first that there was. If it is of the connection, the transaction may have been committed all the same.
     pub async fn land(self, written: Result<()>) -> Result<()> {
         let client = self.transaction.client;
-        if written.is_ok() {
-            self.send(async move { Ok(client.batch_execute("COMMIT").await?) });
-        }
+        let commit = || self.send(async move { Ok(client.batch_execute("COMMIT").await?) });
+        let sent = written.and_then(|()| commit());
         let Self { mut transaction, answers } = self;
-        transaction.is_over = written.is_ok();
+        transaction.is_over = sent.is_ok();
         for answer in answers.into_inner() {
             answer.await?;
         }
-        written
+        sent
     }
 
     /// Has a request sent, which happens when its future is looked at first, and keeps it for its answer.
-    fn send(&self, request: impl Future<Output = Result<()>> + Send + 'a) {
+    fn send(&self, request: impl Future<Output = Result<()>> + Send + 'a) -> Result<()> {
         let mut request = request.boxed();
-        let answer = match (&mut request).now_or_never() {
-            Some(answer) => ready(answer).boxed(),
-            None => request,
-        };
-        self.answers.lock().push(answer);
+        match (&mut request).now_or_never() {
+            // Not sent, or answered already: if that went wrong, what comes behind must not be committed.
+            Some(answer) => answer,
+            None => {
+                self.answers.lock().push(request);
+                Ok(())
+            }
+        }
     }
 
     /// The statement, and the parameters as they go over the wire: the request outlives what they borrow from.
@@ -167,8 +166,7 @@ impl Write for Flight<'_> {
     async fn write(&self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<()> {
         let client = self.transaction.client;
         let (statement, params) = self.prepare(sql, params).await?;
-        self.send(async move { Ok(client.execute_raw(&statement, params).await.map(drop)?) });
-        Ok(())
+        self.send(async move { Ok(client.execute_raw(&statement, params).await.map(drop)?) })
     }
 }
 
