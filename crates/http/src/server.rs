@@ -38,7 +38,8 @@ use self::{
 /// The limits and timeouts that all listeners of a process share.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Threads that read requests and write answers; handlers run on the shared runtime. Default: one per core.
+    /// Threads that read requests and write answers; handlers run on the shared runtime. Default: one per core. Where only
+    /// other processes and monitoring ask, one suffices: each looks at the clock all the time, for each listener.
     pub threads: NonZeroUsize,
     /// Bytes of a request's body, where the endpoint has no limit of its own. Default: 200 events of 65,536 bytes,
     /// which is what a federation transaction may come to.
@@ -125,7 +126,7 @@ impl Server {
             body_timeout: options.body_timeout,
         });
         let mut builder = actix_server::Server::build()
-            .workers(options.threads.get().min(512))
+            .workers(threads(&options, listeners))
             .max_concurrent_connections(options.max_connections)
             .shutdown_timeout(options.drain_timeout.as_secs().max(1))
             .disable_signals();
@@ -143,6 +144,17 @@ impl Server {
         let handle = server.handle();
         let task = tokio::spawn(server);
         Ok(RunningServer { handle, task, shared, options, state: running })
+    }
+}
+
+/// How many threads these listeners need.
+fn threads(options: &ServerOptions, listeners: &[Listener]) -> usize {
+    let mut resources = listeners.iter().flat_map(|listener| &listener.resources);
+    let is_internal =
+        |resource| matches!(resource, Resource::Replication | Resource::Metrics | Resource::Health);
+    match resources.all(|served| is_internal(served.resource)) {
+        true => 1,
+        false => options.threads.get().min(512),
     }
 }
 
@@ -286,4 +298,24 @@ const LINGER: Duration = Duration::from_secs(1);
 
 async fn serve(site: Arc<Site>, request: Request) -> Result<Response<BoxBody>, Infallible> {
     Ok(service::serve(&site, request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_serves_clients_has_as_many_threads_as_there_may_be() {
+        let options = ServerOptions { threads: NonZeroUsize::new(7).unwrap(), ..ServerOptions::default() };
+        let serving = |resources: &[Resource]| Listener {
+            bind: Vec::new(),
+            tls: None,
+            x_forwarded: false,
+            resources: resources.iter().copied().map(ServedResource::from).collect(),
+        };
+        let internal = serving(&[Resource::Replication, Resource::Metrics]);
+        let client = serving(&[Resource::Client]);
+        assert_eq!(threads(&options, std::slice::from_ref(&internal)), 1);
+        assert_eq!(threads(&options, &[internal, client]), 7);
+    }
 }
