@@ -37,14 +37,18 @@ impl Context<'_> {
             .collect();
         let mut uncounted = Vec::new();
         let mut unnamed = Vec::new();
+        // Taken out at once: a member may change, and make the room forget them, before they are written.
+        let mut found: HashMap<RoomNid, Arc<FirstMembers>> = HashMap::new();
         for (plan, _) in plans.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
             let inner = plan.room.inner.read();
             if inner.state.counts().is_none() {
                 uncounted.push(plan.room.nid.0);
             }
-            let (first_members, changes) = inner.state.first_members();
-            if !has_name(&inner) && !inner.state.has_all_members() && first_members.is_none() {
-                unnamed.push((&plan.room, changes));
+            if !has_name(&inner) && !inner.state.has_all_members() {
+                match inner.state.first_members() {
+                    (Some(members), _) => _ = found.insert(plan.room.nid, members),
+                    (None, changes) => unnamed.push((&plan.room, changes)),
+                }
             }
         }
         if !uncounted.is_empty() {
@@ -56,12 +60,12 @@ impl Context<'_> {
                 }
             }
         }
-        let mut found = self.load_first_members(&unnamed).await?;
+        found.extend(self.load_first_members(&unnamed).await?);
         let summaries = plans.iter().zip(wanted).map(|(plan, wanted)| {
             wanted.then(|| {
                 let inner = plan.room.inner.read();
                 let heroes = (!has_name(&inner)).then(|| {
-                    let found = found.remove(&plan.room.nid).or_else(|| inner.state.first_members().0);
+                    let found = found.remove(&plan.room.nid);
                     let members = found.unwrap_or_else(|| first_members(&inner).into());
                     heroes(&members, self.user_id())
                 });
