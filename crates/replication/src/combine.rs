@@ -7,7 +7,7 @@ use myelin_storage::{StorageError, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::{Stream, StreamWriter, WriteError, writer::is_about_the_rows};
+use crate::{Stream, StreamWriter, WriteError, rhythm::Rhythm, writer::is_about_the_rows};
 
 /// Requests that wait for the next transaction at most; more are refused.
 const MAX_WAITING: usize = 4096;
@@ -90,10 +90,19 @@ where
     A: Send + 'static,
 {
     async fn run(self, mut queue: mpsc::Receiver<(Q, oneshot::Sender<Result<A, WriteError>>)>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut rhythm) = (Vec::new(), Rhythm::default());
         while queue.recv_many(&mut batch, self.at_most).await > 0 {
+            while batch.len() < self.at_most
+                && let Some(request) = rhythm.next(&mut queue, batch.len()).await
+            {
+                batch.push(request);
+            }
             let (requests, replies): (Vec<Q>, Vec<_>) = batch.drain(..).unzip();
-            match self.transact(requests.clone()).await {
+            let served = requests.len();
+            rhythm.begin(served);
+            let outcome = self.transact(requests.clone()).await;
+            rhythm.end(served, queue.len());
+            match outcome {
                 Ok(answers) => {
                     for (reply, answer) in replies.into_iter().zip(answers) {
                         let _ = reply.send(Ok(answer));

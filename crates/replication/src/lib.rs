@@ -19,6 +19,7 @@ mod lane;
 mod notices;
 mod pages;
 mod request;
+mod rhythm;
 mod stream;
 mod wire;
 mod writer;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{Job, Reply, Work, WriteError};
-use crate::{Feed, Heading, Notice, Stamped, Stream, lane::Ticket};
+use crate::{Feed, Heading, Notice, Stamped, Stream, lane::Ticket, rhythm::Rhythm};
 
 /// Rows in one transaction at most.
 const MAX_BATCH_ROWS: usize = 512;
@@ -23,6 +23,7 @@ pub(super) struct Committer<S: Stream> {
     feed: Feed<S>,
     /// The position after our last commit.
     position: StreamId,
+    rhythm: Rhythm,
 }
 
 /// Requests that share a transaction, and their rows.
@@ -74,7 +75,7 @@ struct Failed<R> {
 impl<S: Stream> Committer<S> {
     pub fn new(database: Database, session: Session, feed: Feed<S>) -> Self {
         let position = feed.position().of(session.writer());
-        Self { database, session, feed, position }
+        Self { database, session, feed, position, rhythm: Rhythm::default() }
     }
 
     /// Serves the queue until there is nobody any more who could write to it.
@@ -89,18 +90,18 @@ impl<S: Stream> Committer<S> {
                 Job::Append { rows, ticket, reply } => {
                     let mut group = Group { rows: Vec::new(), members: Vec::new() };
                     group.add(rows, ticket, reply);
-                    // Whatever came while the last transaction was under way shares this one.
+                    // Whatever came while the last transaction was under way shares this one, and whoever is about to come.
                     while group.rows.len() < MAX_BATCH_ROWS {
-                        match queue.try_recv() {
-                            Ok(Job::Append { rows, ticket, reply }) => group.add(rows, ticket, reply),
-                            Ok(other) => {
+                        match self.rhythm.next(&mut queue, group.members.len()).await {
+                            Some(Job::Append { rows, ticket, reply }) => group.add(rows, ticket, reply),
+                            Some(other) => {
                                 next = Some(other);
                                 break;
                             }
-                            Err(_) => break,
+                            None => break,
                         }
                     }
-                    self.commit_group(group).await;
+                    self.commit_group(group, &queue).await;
                 }
             }
             if next.is_none() {
@@ -147,12 +148,15 @@ impl<S: Stream> Committer<S> {
         Ok(())
     }
 
-    async fn commit_group(&mut self, group: Group<S::Row>) {
+    async fn commit_group(&mut self, group: Group<S::Row>, queue: &mpsc::Receiver<Job<S::Row>>) {
         let Group { rows, members } = group;
         if rows.is_empty() {
             return members.into_iter().for_each(|member| member.answer(Ok(Vec::new())));
         }
-        let failed = match self.commit(None, rows).await {
+        self.rhythm.begin(members.len());
+        let outcome = self.commit(None, rows).await;
+        self.rhythm.end(members.len(), queue.len());
+        let failed = match outcome {
             Ok(ids) => {
                 let mut ids = ids.into_iter();
                 for member in members {
