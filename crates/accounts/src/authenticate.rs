@@ -174,8 +174,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_expired_token_is_a_soft_logout() {
         let fixture = Fixture::new().await;
-        let log_in = LogIn { refreshable: true, ..LogIn::new(alice()) };
-        let token = fixture.accounts.log_in(log_in).await.unwrap().access_token;
+        let log_in = LogIn { refreshable: true, ..LogIn::default() };
+        let token = fixture.accounts.log_in(alice(), log_in).await.unwrap().access_token;
         for _ in 0..2 {
             fixture.accounts.authenticate(&token, Client::default()).await.unwrap();
             fixture.hands.advance(Duration::from_secs(299));

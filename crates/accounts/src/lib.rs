@@ -46,7 +46,7 @@ pub use self::{
     last_seen::Client,
     password::{LoginError, PasswordError, hash_password},
     profile::{MemberProfile, Profile, ProfileError, ProfileRow, ProfileStream, Profiles},
-    registration::{NewAccount, RegistrationError},
+    registration::{NewAccount, Registered, RegistrationError},
     revocations::{RevocationRow, RevocationStream},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},
     shared_secret::SharedSecretRegistration,

@@ -5,14 +5,16 @@ use std::time::Duration;
 use myelin_storage::{
     StorageError, Transaction,
     accounts::{
-        registration, ui_auth,
+        registration, sessions, ui_auth,
         users::{self, NewUser},
     },
 };
 use myelin_types::random_alphanumeric;
 use ruma::{OwnedUserId, UserId};
 
-use crate::{Accounts, PasswordError, UserFlags, ui_auth::SESSION_LIFETIME};
+use crate::{
+    Accounts, LogIn, LoggedIn, PasswordError, UserFlags, session::PreparedSession, ui_auth::SESSION_LIFETIME,
+};
 
 /// How long a nonce of the registration by shared secret is good for.
 const NONCE_LIFETIME: Duration = Duration::from_secs(60);
@@ -36,6 +38,17 @@ pub struct NewAccount<'a> {
     pub registration_token: Option<&'a str>,
     /// The session of user-interactive authentication that is to remember who was registered.
     pub ui_auth_session: Option<&'a str>,
+    /// What to log in with at once.
+    pub log_in: Option<LogIn<'a>>,
+}
+
+/// An account that was made.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// Its name.
+    pub user_id: OwnedUserId,
+    /// Set if it was to be logged in.
+    pub logged_in: Option<LoggedIn>,
 }
 
 /// Why an account is not made.
@@ -99,12 +112,12 @@ impl Accounts {
         }
     }
 
-    /// Makes an account. The caller has checked that it may be made; that the name is taken is found out only when the account is
+    /// Makes an account, and its first session. The caller has checked that it may be made; that the name is taken is found out only when the account is
     /// written, after the password was hashed.
     ///
     /// # Errors
     /// See [`RegistrationError`].
-    pub async fn register(&self, account: NewAccount<'_>) -> Result<OwnedUserId, RegistrationError> {
+    pub async fn register(&self, account: NewAccount<'_>) -> Result<Registered, RegistrationError> {
         let user_id = match account.localpart {
             Some(localpart) => self.user_id_for(localpart)?,
             None => self.generate_user_id().await?,
@@ -139,15 +152,17 @@ impl Accounts {
             // The same request twice at once: the other was first.
             return Err(RegistrationError::UserInUse);
         }
-        transaction.commit().await?;
-        Ok(user_id)
+        let session = account.log_in.map(|log_in| self.prepare_session(&user_id, log_in));
+        commit_with(transaction, &user_id, session.as_ref()).await?;
+        let logged_in = session.map(|session| session.begun(user_id.clone(), true));
+        Ok(Registered { user_id, logged_in })
     }
 
-    /// Makes a guest: a number for a name, no password, no profile.
+    /// Makes a guest, who has a number for a name, no password and no profile, and logs them in.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn register_guest(&self) -> Result<OwnedUserId, RegistrationError> {
+    pub async fn register_guest(&self, log_in: LogIn<'_>) -> Result<LoggedIn, RegistrationError> {
         let user_id = self.generate_user_id().await?;
         let user = NewUser {
             user_id: &user_id,
@@ -157,10 +172,14 @@ impl Accounts {
             user_type: None,
             displayname: None,
         };
-        match users::insert_user(&self.db().await?, user).await? {
-            true => Ok(user_id),
-            false => Err(RegistrationError::UserInUse),
+        let mut db = self.db().await?;
+        let transaction = Transaction::begin(&mut db);
+        if !users::insert_user(&transaction, user).await? {
+            return Err(RegistrationError::UserInUse);
         }
+        let session = self.prepare_session(&user_id, log_in);
+        commit_with(transaction, &user_id, Some(&session)).await?;
+        Ok(session.begun(user_id, true))
     }
 
     async fn generate_user_id(&self) -> Result<OwnedUserId, StorageError> {
@@ -206,10 +225,27 @@ impl Accounts {
     }
 }
 
+/// Commits what makes an account, with its first session.
+async fn commit_with(
+    transaction: Transaction<'_>,
+    user_id: &UserId,
+    session: Option<&PreparedSession>,
+) -> Result<(), StorageError> {
+    let flight = transaction.take_off();
+    let written = match session {
+        Some(session) => sessions::insert_first_session(&flight, session.row(user_id)).await,
+        None => Ok(()),
+    };
+    flight.land(written).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Fixture, alice};
+    use crate::{
+        Client,
+        testing::{Fixture, alice},
+    };
 
     #[tokio::test]
     async fn names_follow_the_grammar_of_user_ids() {
@@ -252,8 +288,8 @@ mod tests {
     async fn an_account_without_a_name_gets_a_number_and_a_guest_few_rights() {
         let fixture = Fixture::new().await;
         let accounts = &fixture.accounts;
-        let user = accounts.register(NewAccount::default()).await.unwrap();
-        let guest = accounts.register_guest().await.unwrap();
+        let user = accounts.register(NewAccount::default()).await.unwrap().user_id;
+        let guest = accounts.register_guest(LogIn::default()).await.unwrap().user_id;
         assert_ne!(user, guest);
         assert!(user.localpart().bytes().all(|byte| byte.is_ascii_digit()), "{user}");
         assert!(accounts.user(&guest).await.unwrap().unwrap().flags.is_guest);
@@ -270,6 +306,33 @@ mod tests {
             accounts.register(NewAccount { registration_token: Some("none"), ..account }).await.unwrap_err();
         assert!(matches!(error, RegistrationError::RegistrationToken), "{error}");
         accounts.register(account).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_account_and_its_first_session_are_made_together_or_not_at_all() {
+        let fixture = Fixture::new().await;
+        let accounts = &fixture.accounts;
+        let log_in =
+            LogIn { device_id: Some("PHONE".into()), display_name: Some("Phone"), refreshable: false };
+        let account = NewAccount { log_in: Some(log_in), ..NewAccount::default() };
+        let carol = accounts
+            .register(NewAccount { localpart: Some("carol"), ..account })
+            .await
+            .unwrap()
+            .logged_in
+            .unwrap();
+        let guest = accounts.register_guest(log_in).await.unwrap();
+        for made in [carol, guest] {
+            let login = accounts.authenticate(&made.access_token, Client::default()).await.unwrap();
+            assert_eq!((&login.user_id, made.is_new_device), (&made.user_id, true));
+            let devices = accounts.devices(&made.user_id).await.unwrap();
+            assert_eq!(devices[0].device_id, "PHONE");
+            assert_eq!(devices[0].display_name.as_deref(), Some("Phone"));
+        }
+        fixture.lose_database().await;
+        let error = accounts.register(NewAccount { localpart: Some("dave"), ..account }).await.unwrap_err();
+        assert!(matches!(error, RegistrationError::Storage(_)), "{error}");
+        accounts.check_username("dave").await.unwrap();
     }
 
     #[tokio::test]

@@ -19,23 +19,56 @@ use crate::{
     token::{self, TokenKind},
 };
 
-/// A log-in of a user who has proven to be who they are.
-#[derive(Clone, Copy, Debug)]
+/// What a user who has proven to be who they are logs in with.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LogIn<'a> {
-    /// Who logs in.
-    pub user_id: &'a UserId,
     /// A device that is known or to be made; `None` makes one with a random ID. A known device loses its tokens.
     pub device_id: Option<&'a DeviceId>,
     /// The name of a device that is new.
-    pub device_display_name: Option<&'a str>,
+    pub display_name: Option<&'a str>,
     /// The client can refresh tokens.
     pub refreshable: bool,
 }
 
-impl<'a> LogIn<'a> {
-    /// On a new device without a name, without refresh tokens.
-    pub fn new(user_id: &'a UserId) -> Self {
-        Self { user_id, device_id: None, device_display_name: None, refreshable: false }
+/// A session that is about to be written.
+pub(crate) struct PreparedSession {
+    device_id: OwnedDeviceId,
+    display_name: Option<String>,
+    now: MillisSinceEpoch,
+    access_token: String,
+    expires_ts: Option<MillisSinceEpoch>,
+    refresh_token: Option<String>,
+    refresh_expires_ts: Option<MillisSinceEpoch>,
+    session_expires_ts: Option<MillisSinceEpoch>,
+}
+
+impl PreparedSession {
+    pub fn row<'a>(&'a self, user_id: &'a UserId) -> NewSession<'a> {
+        NewSession {
+            user_id,
+            device_id: &self.device_id,
+            display_name: self.display_name.as_deref(),
+            now: self.now,
+            token: token::hash(&self.access_token),
+            expires_ts: self.expires_ts,
+            refresh: self.refresh_token.as_deref().map(|refresh_token| NewRefreshToken {
+                token: token::hash(refresh_token),
+                expires_ts: self.refresh_expires_ts,
+                session_expires_ts: self.session_expires_ts,
+            }),
+        }
+    }
+
+    /// Once it is written.
+    pub fn begun(self, user_id: OwnedUserId, is_new_device: bool) -> LoggedIn {
+        LoggedIn {
+            user_id,
+            device_id: self.device_id,
+            is_new_device,
+            access_token: self.access_token,
+            refresh_token: self.refresh_token,
+            expires_in: time_left(self.now, self.expires_ts),
+        }
     }
 }
 
@@ -109,45 +142,34 @@ impl Accounts {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn log_in(&self, log_in: LogIn<'_>) -> Result<LoggedIn> {
-        let LogIn { user_id, device_id, device_display_name, refreshable } = log_in;
-        let device_id = device_id.map_or_else(generate_device_id, ToOwned::to_owned);
-        let display_name: Option<String> =
-            device_display_name.map(|name| name.chars().take(MAX_DISPLAY_NAME_LEN).collect());
+    pub async fn log_in(&self, user_id: &UserId, log_in: LogIn<'_>) -> Result<LoggedIn> {
+        let session = self.prepare_session(user_id, log_in);
+        let started = sessions::insert_session(&self.db().await?, session.row(user_id)).await?;
+        self.forget_tokens(&started.revoked).await;
+        Ok(session.begun(user_id.to_owned(), started.is_new_device))
+    }
+
+    /// A session with everything but its row.
+    pub(crate) fn prepare_session(&self, user_id: &UserId, log_in: LogIn<'_>) -> PreparedSession {
+        let LogIn { device_id, display_name, refreshable } = log_in;
         let now = self.now();
         let lifetimes = self.0.config.lifetimes;
         let session_expires_ts = expiry(now, lifetimes.session, None);
-        let access_token = token::generate(TokenKind::Access, user_id);
-
         let (access_lifetime, refresh_token) =
             match lifetimes.refreshable_access_token.filter(|_| refreshable) {
                 Some(lifetime) => (Some(lifetime), Some(token::generate(TokenKind::Refresh, user_id))),
                 None => (lifetimes.nonrefreshable_access_token, None),
             };
-        let expires_ts = expiry(now, access_lifetime, session_expires_ts);
-        let session = NewSession {
-            user_id,
-            device_id: &device_id,
-            display_name: display_name.as_deref(),
+        PreparedSession {
+            device_id: device_id.map_or_else(generate_device_id, ToOwned::to_owned),
+            display_name: display_name.map(|name| name.chars().take(MAX_DISPLAY_NAME_LEN).collect()),
             now,
-            token: token::hash(&access_token),
-            expires_ts,
-            refresh: refresh_token.as_deref().map(|refresh_token| NewRefreshToken {
-                token: token::hash(refresh_token),
-                expires_ts: expiry(now, lifetimes.refresh_token, session_expires_ts),
-                session_expires_ts,
-            }),
-        };
-        let started = sessions::insert_session(&self.db().await?, session).await?;
-        self.forget_tokens(&started.revoked).await;
-        Ok(LoggedIn {
-            user_id: user_id.to_owned(),
-            device_id,
-            is_new_device: started.is_new_device,
-            access_token,
+            access_token: token::generate(TokenKind::Access, user_id),
+            expires_ts: expiry(now, access_lifetime, session_expires_ts),
             refresh_token,
-            expires_in: time_left(now, expires_ts),
-        })
+            refresh_expires_ts: expiry(now, lifetimes.refresh_token, session_expires_ts),
+            session_expires_ts,
+        }
     }
 
     /// Gives new tokens for a refresh token, which stays good until one of them is used
@@ -224,7 +246,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn refreshable() -> LogIn<'static> {
-        LogIn { refreshable: true, ..LogIn::new(alice()) }
+        LogIn { refreshable: true, ..LogIn::default() }
     }
 
     #[test]
@@ -243,11 +265,11 @@ mod tests {
     #[tokio::test]
     async fn a_device_id_is_made_up_unless_it_is_given() {
         let fixture = Fixture::new().await;
-        let first = fixture.accounts.log_in(LogIn::new(alice())).await.unwrap();
+        let first = fixture.accounts.log_in(alice(), LogIn::default()).await.unwrap();
         assert_eq!(first.device_id.as_str().len(), 10);
         assert!(first.is_new_device && first.refresh_token.is_none() && first.expires_in.is_none());
-        let log_in = LogIn { device_id: Some(&first.device_id), ..LogIn::new(alice()) };
-        let again = fixture.accounts.log_in(log_in).await.unwrap();
+        let log_in = LogIn { device_id: Some(&first.device_id), ..LogIn::default() };
+        let again = fixture.accounts.log_in(alice(), log_in).await.unwrap();
         assert!(!again.is_new_device);
         let error = fixture.accounts.authenticate(&first.access_token, Client::default()).await.unwrap_err();
         assert!(matches!(error, AuthError::Unknown), "{error}");
@@ -257,7 +279,7 @@ mod tests {
     async fn a_refresh_can_be_repeated_until_its_outcome_is_used() {
         let fixture = Fixture::new().await;
         let accounts = &fixture.accounts;
-        let first = accounts.log_in(refreshable()).await.unwrap();
+        let first = accounts.log_in(alice(), refreshable()).await.unwrap();
         assert_eq!(first.expires_in, Some(300 * SECOND));
         let refresh_token = first.refresh_token.unwrap();
 
@@ -287,9 +309,9 @@ mod tests {
         };
         let fixture = Fixture::with(|config| config.lifetimes = lifetimes).await;
         let accounts = &fixture.accounts;
-        assert_eq!(accounts.log_in(LogIn::new(alice())).await.unwrap().expires_in, Some(100 * SECOND));
+        assert_eq!(accounts.log_in(alice(), LogIn::default()).await.unwrap().expires_in, Some(100 * SECOND));
 
-        let first = accounts.log_in(refreshable()).await.unwrap();
+        let first = accounts.log_in(alice(), refreshable()).await.unwrap();
         fixture.hands.advance(70 * SECOND);
         let second = accounts.refresh(&first.refresh_token.unwrap()).await.unwrap();
         assert_eq!(second.expires_in, Some(30 * SECOND));
@@ -302,11 +324,11 @@ mod tests {
     async fn refresh_tokens_can_be_switched_off_and_expire_unused() {
         let off = |config: &mut crate::AccountsConfig| config.lifetimes.refreshable_access_token = None;
         let fixture = Fixture::with(off).await;
-        assert!(fixture.accounts.log_in(refreshable()).await.unwrap().refresh_token.is_none());
+        assert!(fixture.accounts.log_in(alice(), refreshable()).await.unwrap().refresh_token.is_none());
 
         let short = |config: &mut crate::AccountsConfig| config.lifetimes.refresh_token = Some(SECOND);
         let fixture = Fixture::with(short).await;
-        let token = fixture.accounts.log_in(refreshable()).await.unwrap().refresh_token.unwrap();
+        let token = fixture.accounts.log_in(alice(), refreshable()).await.unwrap().refresh_token.unwrap();
         fixture.hands.advance(SECOND);
         let error = fixture.accounts.refresh(&token).await.unwrap_err();
         assert!(matches!(error, RefreshError::Expired), "{error}");
@@ -317,7 +339,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let accounts = &fixture.accounts;
         let log_in = LogIn { device_id: Some(device_id!("PHONE")), ..refreshable() };
-        let session = accounts.log_in(log_in).await.unwrap();
+        let session = accounts.log_in(alice(), log_in).await.unwrap();
         accounts.authenticate(&session.access_token, Client::default()).await.unwrap();
         let ended = accounts.delete_all_devices(alice(), None).await.unwrap();
         assert_eq!(ended.devices, ["PHONE"]);

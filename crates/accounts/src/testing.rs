@@ -37,13 +37,13 @@ impl Fixture {
         let accounts = Accounts::new(config, database.clone(), Clock::Manual(hands.clone()));
         let account =
             NewAccount { localpart: Some("alice"), password: Some(PASSWORD), ..NewAccount::default() };
-        assert_eq!(accounts.register(account).await.unwrap(), alice());
+        assert_eq!(accounts.register(account).await.unwrap().user_id, alice());
         Self { accounts, database, hands, test: Arc::new(test) }
     }
 
     pub async fn log_in(&self, device: &str) -> LoggedIn {
-        let log_in = LogIn { device_id: Some(device.into()), ..LogIn::new(alice()) };
-        self.accounts.log_in(log_in).await.unwrap()
+        let log_in = LogIn { device_id: Some(device.into()), ..LogIn::default() };
+        self.accounts.log_in(alice(), log_in).await.unwrap()
     }
 
     /// The service as another process has it: with caches of its own.

@@ -391,7 +391,7 @@ mod tests {
     async fn nobody_confirms_for_another() {
         let fixture = Fixture::new().await;
         let account = NewAccount { localpart: Some("bob"), password: Some("bob's"), ..NewAccount::default() };
-        let bob = fixture.accounts.register(account).await.unwrap();
+        let bob = fixture.accounts.register(account).await.unwrap().user_id;
         let login = login(&fixture).await;
         let data = AuthData::Password(uiaa::Password::new(bob.into(), "bob's".to_owned()));
         let outcome = fixture.accounts.ui_auth(request(Some(&login), PASSWORD_FLOW), Some(&data)).await;
@@ -429,7 +429,7 @@ mod tests {
             ui_auth_session: passed.session_id.as_deref(),
             ..NewAccount::default()
         };
-        let carol = accounts.register(account).await.unwrap();
+        let carol = accounts.register(account).await.unwrap().user_id;
 
         let UiAuth::Passed(again) = accounts.ui_auth(request, Some(&dummy)).await.unwrap() else { panic!() };
         assert_eq!(again.registered_user_id, Some(carol), "a repeated request is told who was registered");

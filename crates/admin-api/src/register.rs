@@ -63,12 +63,12 @@ async fn register(api: AdminApi, request: RawRequest) -> Result<RawResponse, Api
         displayname: registration.displayname.as_deref(),
         is_admin: registration.admin,
         user_type: registration.user_type.as_deref(),
+        log_in: (!registration.inhibit_login).then(LogIn::default),
         ..NewAccount::default()
     };
-    let user_id = accounts.register(account).await.map_err(refused)?;
-    let mut answer = json!({ "user_id": user_id, "home_server": api.0.server_name });
-    if !registration.inhibit_login {
-        let logged_in = accounts.log_in(LogIn::new(&user_id)).await.map_err(ApiError::internal)?;
+    let registered = accounts.register(account).await.map_err(refused)?;
+    let mut answer = json!({ "user_id": registered.user_id, "home_server": api.0.server_name });
+    if let Some(logged_in) = registered.logged_in {
         answer["access_token"] = logged_in.access_token.into();
         answer["device_id"] = logged_in.device_id.as_str().into();
     }

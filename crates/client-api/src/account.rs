@@ -138,7 +138,7 @@ mod tests {
         let app = TestApp::new().await;
         let here = app.user("alice").await;
         let alice = ruma::user_id!("@alice:example.org");
-        let there = app.app.accounts.log_in(LogIn::new(alice)).await.unwrap().access_token;
+        let there = app.app.accounts.log_in(alice, LogIn::default()).await.unwrap().access_token;
         check(app.post(path, Some(&here), json!({ "new_password": "" })).await, 400, "M_WEAK_PASSWORD");
         check(app.post(path, Some(&here), json!({ "new_password": "new" })).await, 401, "");
         check(app.post(path, None, json!({ "new_password": "new" })).await, 401, "M_MISSING_TOKEN");

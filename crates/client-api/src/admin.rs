@@ -133,8 +133,8 @@ mod tests {
         let app = TestApp::new().await;
         let alice = app.user("alice").await;
         let account = NewAccount { localpart: Some("root"), is_admin: true, ..NewAccount::default() };
-        let root = app.app.accounts.register(account).await.unwrap();
-        let root = app.app.accounts.log_in(LogIn::new(&root)).await.unwrap().access_token;
+        let root = app.app.accounts.register(account).await.unwrap().user_id;
+        let root = app.app.accounts.log_in(&root, LogIn::default()).await.unwrap().access_token;
         let path = |what: &str, user: &str| format!("/_matrix/client/v1/admin/{what}/{user}");
         let lock = path("lock", "@alice:example.org");
         let suspend = path("suspend", "@alice:example.org");

@@ -111,7 +111,7 @@ mod tests {
         let app = TestApp::new().await;
         let here = app.user("alice").await;
         let alice = ruma::user_id!("@alice:example.org");
-        let there = app.app.accounts.log_in(myelin_accounts::LogIn::new(alice)).await.unwrap();
+        let there = app.app.accounts.log_in(alice, myelin_accounts::LogIn::default()).await.unwrap();
         let good = pusher("https://push.example.org/_matrix/push/v1/notify");
         let set = app.post("/_matrix/client/v3/pushers/set", Some(&there.access_token), good).await;
         check(set, 200, "");

@@ -1,19 +1,16 @@
 //! Registration ([spec](https://spec.matrix.org/v1.19/client-server-api/#legacy-account-registration)).
 
-use myelin_accounts::{LogIn, NewAccount, RegistrationError, UiAuthPassed};
+use myelin_accounts::{LogIn, NewAccount, Registered, RegistrationError, UiAuthPassed};
 use myelin_http::{ApiError, RequestHead, Routes};
-use ruma::{
-    OwnedUserId,
-    api::{
-        client::{
-            account::{
-                check_registration_token_validity as token_validity, get_username_availability,
-                register::{self, LoginType, RegistrationKind},
-            },
-            uiaa::AuthType,
+use ruma::api::{
+    client::{
+        account::{
+            check_registration_token_validity as token_validity, get_username_availability,
+            register::{self, LoginType, RegistrationKind},
         },
-        error::ErrorKind,
+        uiaa::AuthType,
     },
+    error::ErrorKind,
 };
 
 use crate::{
@@ -62,15 +59,26 @@ async fn register(
         app.accounts.check_new_password(password).map_err(api)?;
     }
     let passed = require_registration_stages(&app, flows(&app), request.auth.as_ref()).await?;
-    let user_id = match &passed.registered_user_id {
-        Some(user_id) => user_id.clone(),
+    let log_in = (!request.inhibit_login).then(|| LogIn {
+        device_id: request.device_id.as_deref(),
+        display_name: request.initial_device_display_name.as_deref(),
+        refreshable: request.refresh_token,
+    });
+    let registered = match passed.registered_user_id.clone() {
+        Some(user_id) => {
+            let logged_in = match log_in {
+                Some(log_in) => Some(app.accounts.log_in(&user_id, log_in).await.map_err(api)?),
+                None => None,
+            };
+            Registered { user_id, logged_in }
+        }
         None if is_taken => return Err(api(RegistrationError::UserInUse)),
         None => {
             check_address(&app.limits.registration, &head, Count::One)?;
-            create_account(&app, &request, &passed).await?
+            create_account(&app, &request, &passed, log_in).await?
         }
     };
-    answer(&app, user_id, &request, request.device_id.as_deref()).await
+    Ok(answer(registered))
 }
 
 /// What a client has to do, if it does not have to know a secret.
@@ -94,7 +102,8 @@ async fn create_account(
     app: &App,
     request: &register::v3::Request,
     passed: &UiAuthPassed,
-) -> Result<OwnedUserId, ApiError> {
+    log_in: Option<LogIn<'_>>,
+) -> Result<Registered, ApiError> {
     let Some(password) = request.password.as_deref() else {
         return Err(ApiError::new(ErrorKind::MissingParam, "Missing `password`"));
     };
@@ -103,6 +112,7 @@ async fn create_account(
         password: Some(password),
         registration_token: passed.registration_token.as_deref(),
         ui_auth_session: passed.session_id.as_deref(),
+        log_in,
         ..NewAccount::default()
     };
     app.accounts.register(account).await.map_err(api)
@@ -118,34 +128,20 @@ async fn register_guest(
         return Err(ApiError::new(ErrorKind::GuestAccessForbidden, "Guest access is switched off"));
     }
     check_address(&app.limits.registration, head, Count::One)?;
-    let user_id = app.accounts.register_guest().await.map_err(api)?;
-    let mut request = request.clone();
-    (request.inhibit_login, request.refresh_token) = (false, false);
-    answer(app, user_id, &request, None).await
+    let log_in = LogIn { display_name: request.initial_device_display_name.as_deref(), ..LogIn::default() };
+    let guest = app.accounts.register_guest(log_in).await.map_err(api)?;
+    Ok(answer(Registered { user_id: guest.user_id.clone(), logged_in: Some(guest) }))
 }
 
-async fn answer(
-    app: &App,
-    user_id: OwnedUserId,
-    request: &register::v3::Request,
-    device_id: Option<&ruma::DeviceId>,
-) -> Result<register::v3::Response, ApiError> {
-    let mut response = register::v3::Response::new(user_id);
-    if request.inhibit_login {
-        return Ok(response);
+fn answer(registered: Registered) -> register::v3::Response {
+    let mut response = register::v3::Response::new(registered.user_id);
+    if let Some(logged_in) = registered.logged_in {
+        response.access_token = Some(logged_in.access_token);
+        response.device_id = Some(logged_in.device_id);
+        response.refresh_token = logged_in.refresh_token;
+        response.expires_in = logged_in.expires_in;
     }
-    let log_in = LogIn {
-        user_id: &response.user_id,
-        device_id,
-        device_display_name: request.initial_device_display_name.as_deref(),
-        refreshable: request.refresh_token,
-    };
-    let logged_in = app.accounts.log_in(log_in).await.map_err(api)?;
-    response.access_token = Some(logged_in.access_token);
-    response.device_id = Some(logged_in.device_id);
-    response.refresh_token = logged_in.refresh_token;
-    response.expires_in = logged_in.expires_in;
-    Ok(response)
+    response
 }
 
 async fn is_username_available(

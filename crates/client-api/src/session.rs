@@ -74,13 +74,12 @@ async fn log_in(
     };
     app.limits.login_account.check(&user_id)?;
     let log_in = LogIn {
-        user_id: &user_id,
         device_id: request.device_id.as_deref(),
-        device_display_name: request.initial_device_display_name.as_deref(),
+        display_name: request.initial_device_display_name.as_deref(),
         refreshable: request.refresh_token,
     };
     let LoggedIn { user_id, device_id, access_token, refresh_token, expires_in, .. } =
-        app.accounts.log_in(log_in).await.map_err(api)?;
+        app.accounts.log_in(&user_id, log_in).await.map_err(api)?;
     let mut response = login::v3::Response::new(user_id, access_token, device_id);
     response.refresh_token = refresh_token;
     response.expires_in = expires_in;

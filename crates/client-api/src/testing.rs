@@ -54,8 +54,8 @@ impl TestApp {
     pub async fn user(&self, localpart: &str) -> String {
         let account =
             NewAccount { localpart: Some(localpart), password: Some(PASSWORD), ..NewAccount::default() };
-        let user_id = self.app.accounts.register(account).await.unwrap();
-        self.app.accounts.log_in(LogIn::new(&user_id)).await.unwrap().access_token
+        let user_id = self.app.accounts.register(account).await.unwrap().user_id;
+        self.app.accounts.log_in(&user_id, LogIn::default()).await.unwrap().access_token
     }
 
     /// Makes a room and gives its id.

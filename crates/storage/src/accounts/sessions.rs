@@ -4,7 +4,7 @@ use myelin_types::MillisSinceEpoch;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use super::{TokenHash, device_id, refresh_tokens::NewRefreshToken, user_id, users::UserFlags};
-use crate::{GenericClient, Result, Row, execute, query_one, query_opt};
+use crate::{GenericClient, Result, Row, ToSql, Write, execute, query_one, query_opt};
 
 /// A log-in to be noted.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,52 @@ pub struct NewSession<'a> {
     pub refresh: Option<NewRefreshToken>,
 }
 
+/// The parameters of [`INSERT_SESSION`].
+struct Parameters<'a> {
+    user_id: &'a str,
+    device_id: &'a str,
+    display_name: Option<&'a str>,
+    now: i64,
+    token: &'a [u8],
+    expires_ts: Option<i64>,
+    refresh_token: Option<&'a [u8]>,
+    refresh_expires_ts: Option<i64>,
+    session_expires_ts: Option<i64>,
+}
+
+impl<'a> From<&'a NewSession<'_>> for Parameters<'a> {
+    fn from(session: &'a NewSession<'_>) -> Self {
+        let refresh = session.refresh.as_ref();
+        Self {
+            user_id: session.user_id.as_str(),
+            device_id: session.device_id.as_str(),
+            display_name: session.display_name,
+            now: session.now.cast_signed(),
+            token: session.token.as_bytes(),
+            expires_ts: timestamp(session.expires_ts),
+            refresh_token: refresh.map(|refresh| refresh.token.as_bytes()),
+            refresh_expires_ts: refresh.and_then(|refresh| timestamp(refresh.expires_ts)),
+            session_expires_ts: refresh.and_then(|refresh| timestamp(refresh.session_expires_ts)),
+        }
+    }
+}
+
+impl Parameters<'_> {
+    fn list(&self) -> [&(dyn ToSql + Sync); 9] {
+        [
+            &self.user_id,
+            &self.device_id,
+            &self.display_name,
+            &self.now,
+            &self.token,
+            &self.expires_ts,
+            &self.refresh_token,
+            &self.refresh_expires_ts,
+            &self.session_expires_ts,
+        ]
+    }
+}
+
 /// What a log-in changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionStarted {
@@ -38,10 +84,8 @@ pub(super) fn timestamp(ts: Option<MillisSinceEpoch>) -> Option<i64> {
     ts.map(u64::cast_signed)
 }
 
-/// Starts a session, in one statement.
-pub async fn insert_session(db: &impl GenericClient, session: NewSession<'_>) -> Result<SessionStarted> {
-    const SQL: &str = "
-        WITH known AS (SELECT FROM devices WHERE user_id = $1 AND device_id = $2),
+const INSERT_SESSION: &str = "
+    WITH known AS (SELECT FROM devices WHERE user_id = $1 AND device_id = $2),
         revoked AS (DELETE FROM access_tokens WHERE user_id = $1 AND device_id = $2 RETURNING token_hash),
         revoked_refresh AS (DELETE FROM refresh_tokens WHERE user_id = $1 AND device_id = $2),
         device AS (
@@ -50,27 +94,19 @@ pub async fn insert_session(db: &impl GenericClient, session: NewSession<'_>) ->
         refresh AS (
             INSERT INTO refresh_tokens (token_hash, user_id, device_id, expires_ts, session_expires_ts)
             SELECT $7, $1, $2, $8, $9 WHERE $7::bytea IS NOT NULL)
-        INSERT INTO access_tokens (token_hash, user_id, device_id, expires_ts, validated_ts, refresh_hash)
+    INSERT INTO access_tokens (token_hash, user_id, device_id, expires_ts, validated_ts, refresh_hash)
         VALUES ($5, $1, $2, $6, $4, $7)
         RETURNING NOT EXISTS (SELECT FROM known), array(SELECT token_hash FROM revoked)";
-    let NewSession { user_id, device_id, display_name, now, token, expires_ts, refresh } = session;
-    let row = query_one(
-        db,
-        SQL,
-        &[
-            &user_id.as_str(),
-            &device_id.as_str(),
-            &display_name,
-            &now.cast_signed(),
-            &token.as_bytes(),
-            &timestamp(expires_ts),
-            &refresh.as_ref().map(|refresh| refresh.token.as_bytes()),
-            &refresh.and_then(|refresh| timestamp(refresh.expires_ts)),
-            &refresh.and_then(|refresh| timestamp(refresh.session_expires_ts)),
-        ],
-    )
-    .await?;
+
+/// Starts a session, in one statement.
+pub async fn insert_session(db: &impl GenericClient, session: NewSession<'_>) -> Result<SessionStarted> {
+    let row = query_one(db, INSERT_SESSION, &Parameters::from(&session).list()).await?;
     Ok(SessionStarted { is_new_device: row.try_get(0)?, revoked: TokenHash::list(&row, 1)? })
+}
+
+/// Starts the first session of an account, which revokes nothing.
+pub async fn insert_first_session(db: &impl Write, session: NewSession<'_>) -> Result<()> {
+    db.write(INSERT_SESSION, &Parameters::from(&session).list()).await
 }
 
 /// An access token with its user, as authentication needs it.
