@@ -5,13 +5,18 @@
 //! its business. Start reading there; [`LogConfig`] is what a `log_config` file may say.
 
 mod log_config;
+mod plain;
 mod process;
+
+use std::io::IsTerminal as _;
 
 pub use log_config::{Format, LogConfig, LogConfigError};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
+
+use self::plain::Plain;
 
 /// The buckets of request durations, in seconds.
 const SECONDS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
@@ -42,9 +47,8 @@ impl Telemetry {
     pub fn start(config: &LogConfig) -> Result<Self, TelemetryError> {
         let (filter, handle) = reload::Layer::new(env_filter(config)?);
         let lines = match config.format {
-            Format::Text => {
-                fmt::layer().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).boxed()
-            }
+            Format::Text if std::io::stdout().is_terminal() => fmt::layer().boxed(),
+            Format::Text => fmt::layer().with_ansi(false).fmt_fields(Plain).event_format(Plain).boxed(),
             Format::Json => fmt::layer().json().flatten_event(true).boxed(),
         };
         let subscriber = tracing_subscriber::registry().with(filter).with(lines);

@@ -14,6 +14,9 @@ use tokio_postgres::{
 use super::{Client, DetachedClient, GenericClient, execute};
 use crate::{Result, StorageError};
 
+/// What is set apart for a statement's parameters before they are known.
+const ENCODED_BYTES: usize = 1024;
+
 /// A transaction on a [`Client`]; rolled back when dropped without [`Transaction::commit`].
 ///
 /// Its `BEGIN` goes to the server together with the first statement: who begins does not wait for it.
@@ -148,16 +151,19 @@ impl<'a> Flight<'a> {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Statement, Vec<Encoded>)> {
         let statement = self.transaction.client.prepare_cached(sql).await?;
-        let mut buffer = BytesMut::new();
+        let mut buffer = BytesMut::with_capacity(ENCODED_BYTES);
         let encode = |(param, kind): (&&(dyn ToSql + Sync), &Type)| {
+            let start = buffer.len();
             let is_null = param.to_sql_checked(kind, &mut buffer);
             let is_null = is_null.map_err(|error| {
                 StorageError::Inconsistent(format!("a parameter does not fit its column: {error}"))
             })?;
-            let value = buffer.split().freeze();
-            Ok(Encoded(matches!(is_null, IsNull::No).then_some(value)))
+            Ok(matches!(is_null, IsNull::No).then_some(start..buffer.len()))
         };
-        let params = params.iter().zip(statement.params()).map(encode).collect::<Result<_>>()?;
+        let ranges: Vec<_> = params.iter().zip(statement.params()).map(encode).collect::<Result<_>>()?;
+        let buffer = buffer.freeze();
+        let params =
+            ranges.into_iter().map(|range| Encoded(range.map(|range| buffer.slice(range)))).collect();
         Ok((statement, params))
     }
 }
