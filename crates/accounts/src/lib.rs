@@ -45,7 +45,7 @@ pub use self::{
     filters::Filters,
     last_seen::Client,
     password::{LoginError, PasswordError, hash_password},
-    profile::{MemberProfile, Profile, ProfileError, ProfileRow, ProfileStream, Profiles},
+    profile::{MemberProfile, Profile, ProfileError, ProfileRow, ProfileStream, Profiles, ShowNumber},
     registration::{NewAccount, Registered, RegistrationError},
     revocations::{RevocationRow, RevocationStream},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 pub use self::stream::{ProfileRow, ProfileStream};
 use crate::recent::Recent;
+pub use myelin_storage::accounts::profiles::ShowNumber;
 
 /// The whole profile is smaller than 64 KiB (<https://spec.matrix.org/v1.19/client-server-api/#profiles>).
 const MAX_PROFILE_SIZE: i64 = 65_535;
@@ -65,6 +66,9 @@ const BELIEVED_FOR: Duration = Duration::from_secs(300);
 /// What a user's small profile weighs, about.
 const LIKELY_BYTES: u64 = 512;
 
+/// Of how many users it is asked at once whose profile is still to be shown.
+const SHOWN_AT_ONCE: i64 = 100;
+
 type RecentProfiles = Recent<OwnedUserId, (Instant, Arc<Profile>), ByBytes>;
 
 /// What users say of themselves. Clones share one cache, which every process's stream of changes keeps true.
@@ -108,14 +112,8 @@ impl Profiles {
         if fields.is_empty() && users::get_user(&db, user).await?.is_none() {
             return Ok(None);
         }
-        let parse = |(name, value): (String, String)| {
-            let value = serde_json::from_str(&value);
-            value
-                .map(|value| (name, value))
-                .map_err(|error| StorageError::Inconsistent(format!("a profile field is not JSON: {error}")))
-        };
         let profile: Arc<Profile> =
-            Arc::new(fields.into_iter().map(parse).collect::<Result<_, StorageError>>()?);
+            Arc::new(fields.into_iter().map(parse_field).collect::<Result<_, StorageError>>()?);
         self.recent.insert(before, user.to_owned(), (read, profile.clone()));
         Ok(Some(profile))
     }
@@ -125,12 +123,7 @@ impl Profiles {
     /// # Errors
     /// If the database fails.
     pub async fn of_member(&self, user: &UserId) -> Result<MemberProfile, StorageError> {
-        let profile = self.of(user).await?.unwrap_or_default();
-        let text = |name: &str| profile.get(name)?.as_str().map(str::to_owned);
-        Ok(MemberProfile {
-            displayname: text("displayname"),
-            avatar_url: text("avatar_url").map(OwnedMxcUri::from),
-        })
+        Ok(member_profile(&self.of(user).await?.unwrap_or_default()))
     }
 
     /// Sets a field. An empty `displayname` or `avatar_url` is deleted, as clients of before 1.16 mean it.
@@ -142,11 +135,15 @@ impl Profiles {
         if matches!(name, "displayname" | "avatar_url") && value.as_str() == Some("") {
             return self.delete(user, name).await;
         }
-        let (user, name, value) = (user.to_owned(), name.to_owned(), value.to_string());
-        let is_set = self.change(user, |transaction, user| {
-            Box::pin(
-                async move { profiles::set_field(transaction, user, &name, &value, MAX_PROFILE_SIZE).await },
-            )
+        let (name, value) = (name.to_owned(), value.to_string());
+        let is_set = self.change(user.to_owned(), |transaction, user| {
+            Box::pin(async move {
+                let is_set = profiles::set_field(transaction, user, &name, &value, MAX_PROFILE_SIZE).await?;
+                if is_set && is_shown_in_rooms(&name) {
+                    profiles::set_to_show(transaction, user).await?;
+                }
+                Ok(is_set)
+            })
         });
         match is_set.await? {
             true => Ok(()),
@@ -162,10 +159,45 @@ impl Profiles {
         check_name(name)?;
         let name = name.to_owned();
         let is_deleted = self.change(user.to_owned(), |transaction, user| {
-            Box::pin(async move { profiles::delete_field(transaction, user, &name).await })
+            Box::pin(async move {
+                let is_deleted = profiles::delete_field(transaction, user, &name).await?;
+                if is_deleted && is_shown_in_rooms(&name) {
+                    profiles::set_to_show(transaction, user).await?;
+                }
+                Ok(is_deleted)
+            })
         });
         is_deleted.await?;
         Ok(())
+    }
+
+    /// What a user's rooms are to show, read from the database, and which change some of them may not show yet.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn to_show(&self, user: &UserId) -> Result<(MemberProfile, Option<ShowNumber>), StorageError> {
+        let db = self.database.get().await?;
+        // The number first: what is read then is of that change or of a later one.
+        let number = profiles::get_to_show(&db, user).await?;
+        let fields = profiles::list_fields(&db, user).await?;
+        let profile = fields.into_iter().map(parse_field).collect::<Result<_, StorageError>>()?;
+        Ok((member_profile(&profile), number))
+    }
+
+    /// Users whose name or picture some room may not show yet, those first who have waited longest; not all if they are many.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn list_to_show(&self) -> Result<Vec<(OwnedUserId, ShowNumber)>, StorageError> {
+        profiles::list_to_show(&self.database.get().await?, SHOWN_AT_ONCE).await
+    }
+
+    /// Notes that all of a user's rooms show a change.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_shown(&self, user: &UserId, shown: ShowNumber) -> Result<(), StorageError> {
+        profiles::delete_to_show(&self.database.get().await?, user, shown).await
     }
 
     /// Deletes a whole profile.
@@ -195,6 +227,23 @@ impl Profiles {
             })
             .await
     }
+}
+
+fn parse_field((name, value): (String, String)) -> Result<(String, JsonValue), StorageError> {
+    let value = serde_json::from_str(&value);
+    value
+        .map(|value| (name, value))
+        .map_err(|error| StorageError::Inconsistent(format!("a profile field is not JSON: {error}")))
+}
+
+fn member_profile(profile: &Profile) -> MemberProfile {
+    let text = |name: &str| profile.get(name)?.as_str().map(str::to_owned);
+    MemberProfile { displayname: text("displayname"), avatar_url: text("avatar_url").map(OwnedMxcUri::from) }
+}
+
+/// What [`MemberProfile`] has.
+fn is_shown_in_rooms(name: &str) -> bool {
+    matches!(name, "displayname" | "avatar_url")
 }
 
 #[derive(Clone)]
@@ -325,6 +374,27 @@ mod tests {
         let eve = ruma::user_id!("@eve:example.org");
         assert_eq!(here.of(eve).await.unwrap(), None);
         assert_eq!(here.of_member(eve).await.unwrap(), MemberProfile::default());
+    }
+
+    #[tokio::test]
+    async fn what_rooms_show_is_to_be_shown_once_it_has_changed() {
+        let fixture = Fixture::new().await;
+        let (profiles, there) = two_processes(&fixture).await;
+        profiles.of(alice()).await.unwrap();
+        profiles.set(alice(), "m.tz", &json!("Europe/Berlin")).await.unwrap();
+        profiles.delete(alice(), "avatar_url").await.unwrap();
+        assert_eq!(profiles.list_to_show().await.unwrap(), []);
+        for (name, value) in
+            [("displayname", json!("Al")), ("avatar_url", json!("mxc://a/b")), ("displayname", json!(""))]
+        {
+            there.set(alice(), name, &value).await.unwrap();
+            let (profile, number) = profiles.to_show(alice()).await.unwrap();
+            assert_eq!(profile, there.of_member(alice()).await.unwrap());
+            let number = number.unwrap();
+            assert_eq!(profiles.list_to_show().await.unwrap(), [(alice().to_owned(), number)]);
+            profiles.note_shown(alice(), number).await.unwrap();
+            assert_eq!(profiles.list_to_show().await.unwrap(), []);
+        }
     }
 
     #[tokio::test]

@@ -15,13 +15,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// What one process does for all: deletes what has expired.
+/// What one process does for all: deletes what has expired, and does what processes that ended left undone.
 const BACKGROUND: Duty = Duty { name: "background", shards: 1 };
 
 /// After how long a process that was not heard of is taken for gone for good.
 const GONE: Duration = Duration::from_secs(600);
 /// How often to look for such.
 const MOVE_UP_EVERY: Duration = Duration::from_secs(60);
+/// How often to look for profiles that rooms should show and don't.
+const LOOK_FOR_LATE_PROFILES_EVERY: Duration = Duration::from_secs(10);
 
 /// Duties whose work is not there yet; they are held all the same, so that it is seen who will do it.
 const TO_COME: [Duty; 4] = [
@@ -111,11 +113,13 @@ impl Holder for Background {
     fn gained<'a>(&'a self, _: &'a [u16]) -> BoxFuture<'a, ()> {
         let stop = CancellationToken::new();
         let (accounts, to_device) = (self.app.accounts.clone(), self.app.to_device.clone());
+        let rooms = self.app.rooms.clone();
         let (database, stopped) = (self.app.database.clone(), stop.clone());
         let work = async move {
             tokio::join!(
                 accounts.run_sweeps(stopped.cancelled()),
                 to_device.run(stopped.cancelled()),
+                rooms.show_late_profiles(LOOK_FOR_LATE_PROFILES_EVERY, stopped.cancelled()),
                 move_up_gone(database, stopped.cancelled()),
             );
         };

@@ -13,6 +13,8 @@ use crate::{MemberProfile, RoomError, Rooms, resident::Draft, rooms::InRoom};
 
 mod forget;
 mod profile;
+
+pub use self::profile::ProfileUpdate;
 mod restricted;
 
 use restricted::authorise_join;

@@ -1,6 +1,11 @@
 //! Profile changes reach the rooms as member events.
 
-use std::collections::hash_map::Entry;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::Future,
+    pin::pin,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use myelin_events::MemberContent;
@@ -11,10 +16,19 @@ use ruma::{
 use tracing::warn;
 
 use super::{ChangeMembership, MembershipAction};
-use crate::{MemberProfile, RoomError, Rooms};
+use crate::{MemberProfile, RoomError, Rooms, ToShow};
 
 /// Rooms that are told at the same time.
 const CONCURRENT_ROOMS: usize = 16;
+
+/// What became of a profile in the rooms of its user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProfileUpdate {
+    /// Rooms that show it now.
+    pub shown: usize,
+    /// Rooms that could not be written and may be, later. Those that never will are in neither number.
+    pub to_be_tried_again: usize,
+}
 
 impl Rooms {
     /// Notes that a local user's profile has changed: the rooms that the user is in will show it, soon but not at once.
@@ -30,8 +44,7 @@ impl Rooms {
         let rooms = self.clone();
         tokio::spawn(async move {
             loop {
-                let profile = rooms.0.profiles.profile(&user_id).await;
-                if let Err(error) = rooms.update_profile(&user_id, &profile).await {
+                if let Err(error) = rooms.show_profile(&user_id).await {
                     warn!(%user_id, %error, "a profile was not updated in rooms");
                 }
                 let mut changes = rooms.0.profile_changes.lock();
@@ -46,8 +59,42 @@ impl Rooms {
         });
     }
 
-    /// Shows a local user's new profile in all rooms that the user is in. A room where that fails keeps the old one
-    /// and is logged; gives how many took the new one.
+    /// Has rooms show profiles that did not reach them, because a process ended in between or a room could not be written, until
+    /// `stop` is ready. One process does this for all.
+    pub async fn show_late_profiles(&self, look_every: Duration, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut ticks = tokio::time::interval(look_every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut waiting = HashMap::new();
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = ticks.tick() => {}
+            }
+            match self.0.profiles.list_to_show().await {
+                // What was there the last time is not under way any more; and if it is, no room shows it twice.
+                Ok(now) => {
+                    let late = now.iter().filter(|(user_id, change)| waiting.get(user_id) == Some(change));
+                    late.for_each(|(user_id, _)| self.profile_changed(user_id.clone()));
+                    waiting = now.into_iter().collect();
+                }
+                Err(error) => warn!(%error, "could not look for profiles that rooms don't show"),
+            }
+        }
+    }
+
+    async fn show_profile(&self, user_id: &UserId) -> Result<(), RoomError> {
+        let ToShow { profile, change } = self.0.profiles.to_show(user_id).await?;
+        let update = self.update_profile(user_id, &profile).await?;
+        match change {
+            Some(change) if update.to_be_tried_again == 0 => {
+                Ok(self.0.profiles.note_shown(user_id, change).await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows a local user's new profile in all rooms that the user is in. A room where that fails keeps the old one and is logged.
     ///
     /// # Errors
     /// If the rooms of the user can't be read.
@@ -55,7 +102,7 @@ impl Rooms {
         &self,
         user_id: &UserId,
         profile: &MemberProfile,
-    ) -> Result<usize, RoomError> {
+    ) -> Result<ProfileUpdate, RoomError> {
         let rooms = self.list_joined_rooms(user_id).await?;
         let updates = rooms.into_iter().map(|room_id| {
             let user_id = user_id.to_owned();
@@ -67,13 +114,22 @@ impl Rooms {
                     },
                     outcome => outcome,
                 };
-                outcome
-                    .inspect_err(|error| warn!(%room_id, %error, "a profile was not updated in a room"))
-                    .is_ok()
+                outcome.inspect_err(|error| warn!(%room_id, %error, "a profile was not updated in a room"))
             }
         });
-        let updated = stream::iter(updates).buffer_unordered(CONCURRENT_ROOMS);
-        Ok(updated.filter(|updated| std::future::ready(*updated)).count().await)
+        let count = |update: ProfileUpdate, outcome| {
+            std::future::ready(match outcome {
+                Ok(()) => ProfileUpdate { shown: update.shown + 1, ..update },
+                Err(RoomError::Overloaded | RoomError::Unavailable(_) | RoomError::NotHere(_)) => {
+                    ProfileUpdate { to_be_tried_again: update.to_be_tried_again + 1, ..update }
+                }
+                Err(_) => update,
+            })
+        };
+        Ok(stream::iter(updates)
+            .buffer_unordered(CONCURRENT_ROOMS)
+            .fold(ProfileUpdate::default(), count)
+            .await)
     }
 
     /// Shows a local user's new profile in a room that this process writes, if the user is in it.

@@ -1,6 +1,9 @@
 //! Joining, inviting, leaving, and being removed.
 
-use myelin_rooms::{ChangeMembership, MemberProfile, MembershipAction, RoomError};
+use std::{sync::atomic::Ordering, time::Duration};
+
+use myelin_rooms::{ChangeMembership, MemberProfile, MembershipAction, ProfileUpdate, RoomError};
+use myelin_storage::accounts::profiles;
 use ruma::{MilliSecondsSinceUnixEpoch, RoomVersionId, room_alias_id, uint};
 use serde_json::json;
 
@@ -296,11 +299,38 @@ async fn a_new_profile_reaches_the_rooms_that_the_user_is_in() {
     world.change(BOB, &left, Leave, BOB).await.unwrap();
     let profile =
         MemberProfile { displayname: Some("Bobby".to_owned()), avatar_url: Some("mxc://x/y".to_owned()) };
-    assert_eq!(world.rooms.update_profile(&user(BOB), &profile).await.unwrap(), 2);
+    let update = world.rooms.update_profile(&user(BOB), &profile).await.unwrap();
+    assert_eq!(update, ProfileUpdate { shown: 2, to_be_tried_again: 0 });
     let expected = json!({"membership": "join", "displayname": "Bobby", "avatar_url": "mxc://x/y"});
     assert_eq!(world.content(&first, "m.room.member", BOB), expected);
     assert_eq!(world.content(&second, "m.room.member", BOB), expected);
     assert_eq!(world.content(&left, "m.room.member", BOB)["membership"], "leave");
+}
+
+#[tokio::test]
+async fn a_profile_that_one_process_could_not_show_is_shown_by_the_next() {
+    let world = World::new().await;
+    let room_id = world.room().await;
+    world.join(BOB, &room_id).await.unwrap();
+    profiles::set_to_show(&world.database.get().await.unwrap(), &user(BOB)).await.unwrap();
+    // From here on this process writes no room.
+    world.rooms.leave().await.unwrap();
+    // Once somebody asks a second time, the first attempt is over.
+    while world.names.asked.load(Ordering::SeqCst) < 2 {
+        world.rooms.profile_changed(user(BOB));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(world.count("SELECT count(*) FROM profiles_to_show").await, 1);
+
+    let world = world.restart().await;
+    let stop = async {
+        while world.count("SELECT count(*) FROM profiles_to_show").await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let showing = world.rooms.show_late_profiles(Duration::from_millis(50), stop);
+    tokio::time::timeout(Duration::from_secs(30), showing).await.expect("it is shown in the end");
+    assert_eq!(world.content(&room_id, "m.room.member", BOB)["displayname"], "bob the second");
 }
 
 #[tokio::test]

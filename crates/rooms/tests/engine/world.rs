@@ -1,20 +1,22 @@
 //! A server without HTTP: a database, a writer of the events stream, the engine, and what its feed was told.
 
 use std::{
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use myelin_events::{Pdu, ServerSigningKey};
 use myelin_leases::Session;
 use myelin_replication::{Feed, Stamped, Stream as _, StreamWriter};
 use myelin_rooms::{
     ChangeMembership, CreateRoom, EventRow, EventStream, MemberProfile, MembershipAction, Profiles,
-    RoomError, Rooms, RoomsOptions, SendEvent,
+    RoomError, Rooms, RoomsOptions, SendEvent, ShowNumber, ToShow,
 };
-use myelin_storage::{Database, DatabaseOptions, strings::Strings};
+use myelin_storage::{Database, DatabaseOptions, StorageError, accounts::profiles, strings::Strings};
 use myelin_testing::MigratedDatabase;
 use myelin_types::{Clock, ManualClock};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, owned_server_name};
@@ -39,22 +41,45 @@ pub fn object(content: Value) -> Map<String, Value> {
     }
 }
 
-/// Everybody is called like their localpart.
-struct Names;
+/// Everybody is called like their localpart, until the name is changed, of which the database has the note.
+pub struct Names {
+    database: Database,
+    /// How often somebody asked what rooms are to show.
+    pub asked: AtomicUsize,
+}
 
 impl Profiles for Names {
-    fn profile<'a>(
-        &'a self,
-        user_id: &'a UserId,
-    ) -> Pin<Box<dyn Future<Output = MemberProfile> + Send + 'a>> {
+    fn profile<'a>(&'a self, user_id: &'a UserId) -> BoxFuture<'a, MemberProfile> {
         let displayname = Some(user_id.localpart().to_owned());
         Box::pin(std::future::ready(MemberProfile { displayname, avatar_url: None }))
+    }
+
+    fn to_show<'a>(&'a self, user_id: &'a UserId) -> BoxFuture<'a, Result<ToShow, StorageError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let change = profiles::get_to_show(&self.database.get().await?, user_id).await?;
+            let displayname = Some(format!("{} the second", user_id.localpart()));
+            Ok(ToShow { profile: MemberProfile { displayname, avatar_url: None }, change })
+        })
+    }
+
+    fn note_shown<'a>(
+        &'a self,
+        user_id: &'a UserId,
+        change: ShowNumber,
+    ) -> BoxFuture<'a, Result<(), StorageError>> {
+        Box::pin(async move { profiles::delete_to_show(&self.database.get().await?, user_id, change).await })
+    }
+
+    fn list_to_show(&self) -> BoxFuture<'_, Result<Vec<(OwnedUserId, ShowNumber)>, StorageError>> {
+        Box::pin(async move { profiles::list_to_show(&self.database.get().await?, 10).await })
     }
 }
 
 pub struct World {
     pub database: Arc<MigratedDatabase>,
     pub rooms: Rooms,
+    pub names: Arc<Names>,
     /// What the engine reads through; commits have a pool of their own.
     pub reading: Database,
     pub feed: Feed<EventStream>,
@@ -90,18 +115,19 @@ impl World {
         reading.max_connections = 4;
         reading.wait_timeout = Duration::from_secs(2);
         let reading = Database::new(reading).unwrap();
+        let names = Arc::new(Names { database: pool.clone(), asked: AtomicUsize::new(0) });
         let rooms = Rooms::start(
             reading.clone(),
             &session,
             writer,
             Strings::new(10_000),
             options,
-            Arc::new(Names),
+            names.clone(),
             Arc::new(()),
         )
         .await
         .unwrap();
-        Self { database, rooms, reading, feed, clock, seen }
+        Self { database, rooms, names, reading, feed, clock, seen }
     }
 
     /// The process ends and another begins.

@@ -1,9 +1,10 @@
-//! `profile_fields`: names and values, the values as JSON. `profile_changes`: whose changed when.
+//! `profile_fields`: names and values, the values as JSON. `profile_changes`: whose changed when. `profiles_to_show`: whose have
+//! changed what rooms show, but may not be in all of them.
 
 use myelin_types::{StreamId, WriterId};
 use ruma::{OwnedUserId, UserId};
 
-use crate::{GenericClient, Result, Row, Write, accounts::user_id, execute, query};
+use crate::{GenericClient, Result, Row, Write, accounts::user_id, execute, query, query_opt};
 
 /// A user whose profile changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,37 @@ pub async fn changes_since(
     query(db, SQL, &[&after.0, &upto.0, &limit]).await?.iter().map(change).collect()
 }
 
+/// Which change of a profile rooms are to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShowNumber(i64);
+
+/// Notes that rooms are to show a user's profile, in the transaction that changes it.
+pub async fn set_to_show(db: &impl GenericClient, user: &UserId) -> Result<()> {
+    const SQL: &str = "
+        INSERT INTO profiles_to_show (user_id) VALUES ($1)
+            ON CONFLICT (user_id) DO UPDATE SET show_number = excluded.show_number";
+    execute(db, SQL, &[&user.as_str()]).await.map(drop)
+}
+
+/// The last change of a user's profile that some room may not show yet.
+pub async fn get_to_show(db: &impl GenericClient, user: &UserId) -> Result<Option<ShowNumber>> {
+    const SQL: &str = "SELECT show_number FROM profiles_to_show WHERE user_id = $1";
+    query_opt(db, SQL, &[&user.as_str()]).await?.map(|row| Ok(ShowNumber(row.try_get(0)?))).transpose()
+}
+
+/// Users whose profile some room may not show yet: the `limit` who have waited longest.
+pub async fn list_to_show(db: &impl GenericClient, limit: i64) -> Result<Vec<(OwnedUserId, ShowNumber)>> {
+    const SQL: &str = "SELECT user_id, show_number FROM profiles_to_show ORDER BY show_number LIMIT $1";
+    let waiting = |row: &Row| Ok((user_id(row, 0)?, ShowNumber(row.try_get(1)?)));
+    query(db, SQL, &[&limit]).await?.iter().map(waiting).collect()
+}
+
+/// Notes that all rooms show a change, unless there was a later one.
+pub async fn delete_to_show(db: &impl GenericClient, user: &UserId, shown: ShowNumber) -> Result<()> {
+    const SQL: &str = "DELETE FROM profiles_to_show WHERE user_id = $1 AND show_number = $2";
+    execute(db, SQL, &[&user.as_str(), &shown.0]).await.map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +136,26 @@ mod tests {
         assert!(delete_field(&db, alice(), "m.tz").await.unwrap());
         assert!(!delete_field(&db, alice(), "m.tz").await.unwrap());
         assert_eq!(list_fields(&db, bob()).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn only_the_last_change_counts_as_shown() {
+        let (_test, db) = database().await;
+        assert_eq!(get_to_show(&db, alice()).await.unwrap(), None);
+        set_to_show(&db, alice()).await.unwrap();
+        let first = get_to_show(&db, alice()).await.unwrap().unwrap();
+        set_to_show(&db, bob()).await.unwrap();
+        set_to_show(&db, alice()).await.unwrap();
+        delete_to_show(&db, alice(), first).await.unwrap();
+        let waiting = list_to_show(&db, 10).await.unwrap();
+        assert_eq!(waiting.iter().map(|(user, _)| &**user).collect::<Vec<_>>(), [bob(), alice()]);
+        assert_eq!(list_to_show(&db, 1).await.unwrap(), waiting[..1]);
+        delete_to_show(&db, alice(), waiting[1].1).await.unwrap();
+        assert_eq!(get_to_show(&db, alice()).await.unwrap(), None);
+        // Who was slow does not take a change for shown that has come since.
+        set_to_show(&db, alice()).await.unwrap();
+        delete_to_show(&db, alice(), waiting[1].1).await.unwrap();
+        assert!(get_to_show(&db, alice()).await.unwrap().is_some());
     }
 
     #[tokio::test]
