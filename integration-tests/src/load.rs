@@ -41,8 +41,8 @@ pub struct Plan {
     pub pause: Duration,
     /// Whether they go on sending, more messages than that, until the test has done what it wanted.
     pub until_done: bool,
-    /// After how many messages each of them does something else: types, says how they are, writes to a device, reads, changes the
-    /// state of the room or its keys. Zero for never.
+    /// After how many messages each of them does something else: types, says how they are, writes to a device, reads, changes their
+    /// name, the state of the room or their keys. Zero for never.
     pub extras_every: usize,
 }
 
@@ -167,7 +167,7 @@ impl Load {
     fn device(&self, user: usize) -> Device {
         Device {
             user: self.users[user].clone(),
-            rooms: self.rooms_of(user).map(|room| (room.id.clone(), self.ids(&room.members))).collect(),
+            rooms: self.homes(user).into_iter().collect(),
             loses_answers: self.plan.extras_every > 0,
         }
     }
@@ -184,7 +184,10 @@ impl Load {
             neighbor: self.users[room.members[(place + 1) % room.members.len()]].clone(),
             others: self.others(room, place),
             contacts: self.contacts(room.members[place]),
-            tells_presence: told.insert(room.members[place]),
+            homes: match told.insert(room.members[place]) {
+                true => self.homes(room.members[place]),
+                false => Vec::new(),
+            },
         })
     }
 
@@ -196,6 +199,11 @@ impl Load {
     fn others(&self, room: &Room, place: usize) -> Vec<String> {
         let others = room.members.iter().enumerate().filter(|(other, _)| *other != place);
         others.map(|(_, user)| self.users[*user].id.clone()).collect()
+    }
+
+    /// The rooms of a user, with all who are in them.
+    fn homes(&self, user: usize) -> Vec<(String, Vec<String>)> {
+        self.rooms_of(user).map(|room| (room.id.clone(), self.ids(&room.members))).collect()
     }
 
     /// Those who share a room with a user.

@@ -59,7 +59,7 @@ async fn register(
         app.accounts.check_new_password(password).map_err(api)?;
     }
     let passed = require_registration_stages(&app, flows(&app), request.auth.as_ref()).await?;
-    let log_in = (!request.inhibit_login).then(|| LogIn {
+    let log_in = (!request.inhibit_login).then_some(LogIn {
         device_id: request.device_id.as_deref(),
         display_name: request.initial_device_display_name.as_deref(),
         refreshable: request.refresh_token,

@@ -86,6 +86,11 @@ pub(super) const TYPING: &str = "typing";
 /// Somebody does not type.
 pub(super) const NOT_TYPING: &str = "not typing";
 
+/// What a user's name in a room is called, of which the last one counts.
+pub(super) fn name_of(user: &str, room_id: &str) -> String {
+    format!("the name of {user} in {room_id}")
+}
+
 /// What a user says of how they are is called, of which the last word counts.
 pub(super) fn presence_of(user: &str) -> String {
     format!("the presence of {user}")
@@ -132,6 +137,14 @@ fn take_in(user: &User, rooms: &HashMap<String, Vec<String>>, sync: &Sync, progr
                 for reader in receipts["m.read"].as_object().into_iter().flat_map(|readers| readers.keys()) {
                     progress.told_latest(&user.id, receipt_of(reader, room_id), event_id);
                 }
+            }
+        }
+        for event in ["state", "timeline"].iter().flat_map(|part| room[part]["events"].as_array()).flatten() {
+            let (state_key, name) = (&event["state_key"], &event["content"]["displayname"]);
+            if let ("m.room.member", Some(member), Some(name)) =
+                (event["type"].as_str().unwrap_or_default(), state_key.as_str(), name.as_str())
+            {
+                progress.told_latest(&user.id, name_of(member, room_id), name);
             }
         }
         for event in room["account_data"]["events"].as_array().into_iter().flatten() {
@@ -191,6 +204,25 @@ mod tests {
         check(TYPING, &[answer(&["@a:x"]), answer(&["@b:x"])], &[missed]);
         let stuck = "@b:x ends with typing for the typing of @a:x in !r:x, which is not typing";
         check(NOT_TYPING, &[answer(&["@b:x", "@a:x"])], &[stuck]);
+    }
+
+    #[test]
+    fn who_ends_with_an_old_name_is_found() {
+        let member = |name: &str| json!({ "type": "m.room.member", "state_key": "@a:x", "content": { "displayname": name } });
+        let answer = |state: &[Value], timeline: &[Value]| {
+            let room = json!({ "state": { "events": state }, "timeline": { "events": timeline } });
+            json!({ "rooms": { "join": { "!r:x": room } } })
+        };
+        let check = |answers: &[Value], violations: &[&str]| {
+            assert_eq!(verdict(&[(name_of("@a:x", "!r:x"), "new")], answers), violations);
+        };
+        check(&[answer(&[], &[member("new")])], &[]);
+        check(&[answer(&[member("old")], &[member("new")])], &[]);
+        check(&[answer(&[], &[member("old")]), answer(&[member("new")], &[])], &[]);
+        let old = "@b:x ends with old for the name of @a:x in !r:x, which is new";
+        check(&[answer(&[], &[member("new"), member("old")])], &[old]);
+        check(&[answer(&[member("new")], &[member("old")])], &[old]);
+        check(&[], &["@b:x ends with nothing for the name of @a:x in !r:x, which is new"]);
     }
 
     #[test]

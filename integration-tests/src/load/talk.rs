@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     LIMIT, PAUSE_BEFORE_RETRY, Plan,
-    collect::{NOT_TYPING, TYPING, account_data_of, presence_of, receipt_of, typing_of},
+    collect::{NOT_TYPING, TYPING, account_data_of, name_of, presence_of, receipt_of, typing_of},
     progress::Progress,
 };
 use crate::{Answer, User, invariants::Acknowledged, path_segment};
@@ -30,8 +30,9 @@ pub(super) struct Speaker {
     pub(super) others: Vec<String>,
     /// The users who share any room with this one.
     pub(super) contacts: Vec<String>,
-    /// Whether it is here that the user says how they are: of two who do so at once nobody could tell which is the last.
-    pub(super) tells_presence: bool,
+    /// The user's rooms and who is in them, if it is here that the user says how they are and what they are called: of two who do so
+    /// at once nobody could tell which is the last.
+    pub(super) homes: Vec<(String, Vec<String>)>,
 }
 
 /// What was answered 200.
@@ -62,7 +63,10 @@ impl Speaker {
                         self.read(&event_id, &progress).await;
                         spoken.read_up_to = Some(event_id);
                     }
-                    _ => self.change_state(n, &progress).await,
+                    _ => {
+                        self.change_state(n, &progress).await;
+                        self.change_name(n, &progress).await;
+                    }
                 }
                 self.change_keys(&progress).await;
                 self.type_something((n / self.plan.extras_every).is_multiple_of(2), &progress).await;
@@ -87,7 +91,12 @@ impl Speaker {
         while !progress.is_done() {
             sleep(LOOK_EVERY).await;
         }
-        self.type_something(!self.tells_presence, progress).await;
+        self.type_something(!self.is_spokesman(), progress).await;
+    }
+
+    /// Whether it is here that the user says what is not of one room.
+    fn is_spokesman(&self) -> bool {
+        !self.homes.is_empty()
     }
 
     async fn type_something(&self, is_typing: bool, progress: &Progress) {
@@ -105,7 +114,7 @@ impl Speaker {
 
     /// Says how the user is; of this, what they say lasts, while `presence` changes by itself.
     async fn tell_presence(&self, n: usize, progress: &Progress) {
-        if !self.tells_presence {
+        if !self.is_spokesman() {
             return;
         }
         let path = format!("/_matrix/client/v3/presence/{}/status", path_segment(&self.user.id));
@@ -113,6 +122,20 @@ impl Speaker {
         let body = json!({ "presence": "online", "status_msg": status_msg });
         until_acknowledged(progress, || self.user.try_request(Method::PUT, &path, Some(&body))).await;
         progress.wrote(presence_of(&self.user.id), &status_msg, &self.contacts);
+    }
+
+    /// Takes another name, which all rooms are to show.
+    async fn change_name(&self, n: usize, progress: &Progress) {
+        if !self.is_spokesman() {
+            return;
+        }
+        let path = format!("/_matrix/client/v3/profile/{}/displayname", path_segment(&self.user.id));
+        let name = format!("the {n}th");
+        let body = json!({ "displayname": name });
+        until_acknowledged(progress, || self.user.try_request(Method::PUT, &path, Some(&body))).await;
+        for (room_id, members) in &self.homes {
+            progress.wrote(name_of(&self.user.id, room_id), &name, members);
+        }
     }
 
     /// Unique on the device, as transaction IDs are.
