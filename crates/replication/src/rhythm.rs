@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::Instant};
 
+/// Requests that are not worth waiting for more: what a transaction takes by itself is little of what so many take.
+const ENOUGH: usize = 16;
 /// After waiting in vain, so many transactions are made without waiting, at most.
 const LONGEST_REST: u32 = 256;
 
@@ -11,8 +13,8 @@ const LONGEST_REST: u32 = 256;
 ///
 /// Clients that write one thing after the other fall into two halves: while the requests of one are being committed, those of the
 /// other gather. If the first half comes back in less time than a transaction takes, then waiting for it costs nobody anything, and
-/// half of the transactions are saved. So a transaction waits for as many requests as were answered by the one before it, but
-/// not longer than that one took; if they don't come, or not in time, the next few transactions do not wait.
+/// half of the transactions are saved. So a transaction waits for as many requests as were answered by the one before it, up to
+/// [`ENOUGH`], but not longer than that one took; if they don't come, or not in time, the next few transactions do not wait.
 #[derive(Debug)]
 pub(crate) struct Rhythm {
     /// Requests that the last transaction answered, and those that came meanwhile.
@@ -38,7 +40,7 @@ impl Rhythm {
         if let Ok(request) = queue.try_recv() {
             return Some(request);
         }
-        if self.rest > 0 || members >= self.expected {
+        if self.rest > 0 || members >= self.wanted() {
             return None;
         }
         let latest = self.ended + self.took();
@@ -53,7 +55,7 @@ impl Rhythm {
     pub fn begin(&mut self, members: usize) {
         let now = Instant::now();
         if self.has_waited {
-            if members < self.expected || now > self.ended + self.took() {
+            if members < self.wanted() || now > self.ended + self.took() {
                 self.rest = self.next_rest;
                 self.next_rest = (2 * self.next_rest).min(LONGEST_REST);
             } else {
@@ -70,6 +72,11 @@ impl Rhythm {
     pub fn end(&mut self, members: usize, waiting: usize) {
         self.expected = members + waiting;
         self.ended = Instant::now();
+    }
+
+    /// How many requests are waited for.
+    fn wanted(&self) -> usize {
+        self.expected.min(ENOUGH)
     }
 
     /// How long the last transaction took.
@@ -132,6 +139,11 @@ mod tests {
     async fn who_comes_back_later_than_a_transaction_takes_is_seldom_waited_for() {
         let sizes = run(8, COMMIT * 2, 40).await;
         assert!(sizes.iter().all(|&size| size <= 4), "{sizes:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_where_many_are_there() {
+        assert_eq!(run(40, COMMIT / 5, 6).await, [20; 6]);
     }
 
     #[tokio::test(start_paused = true)]
