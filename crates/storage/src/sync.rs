@@ -7,6 +7,8 @@
 pub mod members;
 pub mod unread;
 
+use std::collections::HashSet;
+
 use myelin_types::{StreamId, WriterId};
 
 use crate::{GenericClient, Result, Row, query, strings::StringId};
@@ -177,33 +179,44 @@ fn state_row(row: &Row) -> StateRow {
     StateRow { room_nid: row.get(0), since: StreamId(row.get(1)), event_id: row.get(2), json: row.get(3) }
 }
 
-/// The current state of some rooms: all of it, or all but the members.
+/// The current state of some rooms: all of it.
 ///
 /// Like all reads of many rooms here it says by lateral joins that each row is looked up by its key: the planner, which takes
 /// a room's number and an event's for unrelated, may else read all events there are.
-pub async fn current_states(
-    db: &impl GenericClient,
-    room_nids: &[i64],
-    with_members: bool,
-) -> Result<Vec<StateRow>> {
-    const ALL: &str = "
+pub async fn current_states(db: &impl GenericClient, room_nids: &[i64]) -> Result<Vec<StateRow>> {
+    const SQL: &str = "
         SELECT s.room_nid, s.since, e.event_id, e.json
           FROM unnest($1::bigint[]) AS q (room_nid)
          CROSS JOIN LATERAL (SELECT * FROM room_state s WHERE s.room_nid = q.room_nid OFFSET 0) s
          CROSS JOIN LATERAL (SELECT event_id, json FROM events e
                               WHERE e.room_nid = s.room_nid AND e.event_nid = s.event_nid OFFSET 0) e";
-    const WITHOUT_MEMBERS: &str = "
-        SELECT s.room_nid, s.since, e.event_id, e.json
-          FROM unnest($1::bigint[]) AS q (room_nid)
+    Ok(query(db, SQL, &[&room_nids]).await?.iter().map(state_row).collect())
+}
+
+/// The current state of some rooms: all of it where at most so many users have or had anything to do with the room, all but the
+/// members elsewhere. Also gives the rooms of the first kind.
+pub async fn current_states_of_few(
+    db: &impl GenericClient,
+    room_nids: &[i64],
+    max_members: i64,
+) -> Result<(Vec<StateRow>, HashSet<i64>)> {
+    const SQL: &str = "
+        SELECT s.room_nid, s.since, e.event_id, e.json, q.is_small
+          FROM (SELECT room_nid,
+                       (SELECT count(*) FROM (SELECT FROM memberships m WHERE m.room_nid = q.room_nid LIMIT $2::bigint + 1) m)
+                       <= $2 AS is_small
+                  FROM unnest($1::bigint[]) AS q (room_nid) OFFSET 0) AS q
          CROSS JOIN LATERAL (
                SELECT * FROM room_state s
                 WHERE s.room_nid = q.room_nid
-                  AND s.type_sid IS DISTINCT FROM (SELECT string_id FROM strings WHERE value = 'm.room.member')
+                  AND (q.is_small
+                       OR s.type_sid IS DISTINCT FROM (SELECT string_id FROM strings WHERE value = 'm.room.member'))
                OFFSET 0) s
          CROSS JOIN LATERAL (SELECT event_id, json FROM events e
                               WHERE e.room_nid = s.room_nid AND e.event_nid = s.event_nid OFFSET 0) e";
-    let sql = if with_members { ALL } else { WITHOUT_MEMBERS };
-    Ok(query(db, sql, &[&room_nids]).await?.iter().map(state_row).collect())
+    let rows = query(db, SQL, &[&room_nids, &max_members]).await?;
+    let small = rows.iter().filter(|row| row.get(4)).map(|row| row.get(0)).collect();
+    Ok((rows.iter().map(state_row).collect(), small))
 }
 
 /// The current state of some rooms, of the given types with an empty state key.

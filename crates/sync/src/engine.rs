@@ -46,6 +46,9 @@ pub struct SyncOptions {
     pub max_users: usize,
     /// What the rooms' events and states may take.
     pub max_cache_bytes: usize,
+    /// Members of a room that are read together with the rest of its state, even where only some are needed: looking for these one
+    /// by one would take longer, and so would counting them.
+    pub few_members: usize,
     /// Initial syncs at once.
     pub max_initial_syncs: usize,
     /// How far behind another process this one may be: for so long a sync waits for what its token has seen.
@@ -59,6 +62,7 @@ impl Default for SyncOptions {
             max_timeline_limit: 100,
             max_users: 10_000,
             max_cache_bytes: 64 << 20,
+            few_members: 32,
             max_initial_syncs: 4,
             max_lag: Duration::from_secs(5),
         }

@@ -133,20 +133,26 @@ impl Engine {
                     tokio::task::yield_now().await;
                 }
             }
-            self.grew(events.iter().map(|event| event.size_bytes()).sum());
-            room.learn_older(Older { events, floor, before });
+            self.grew(room.learn_older(Older { events, floor, before }));
         }
         Ok(())
     }
 
-    /// Reads the state of rooms, with all members or with none.
+    /// Reads the state of rooms, with all members or only with those of rooms that have few.
     pub async fn load_states(&self, wanted: &[Arc<Room>], with_members: bool) -> Result<()> {
         let (frozen, live): (Vec<_>, Vec<_>) = wanted.iter().partition(|room| room.frozen_at.is_some());
         let mut rows = Vec::new();
+        let mut small = HashSet::new();
         let client = self.parts.database.get().await?;
         if !live.is_empty() {
             let nids: Vec<i64> = live.iter().map(|room| room.nid.0).collect();
-            rows.extend(table::current_states(&client, &nids, with_members).await?);
+            match with_members {
+                true => rows = table::current_states(&client, &nids).await?,
+                false => {
+                    let few = i64::try_from(self.parts.options.few_members).unwrap_or(i64::MAX - 1);
+                    (rows, small) = table::current_states_of_few(&client, &nids, few).await?;
+                }
+            }
         }
         if !frozen.is_empty() {
             let nids: Vec<i64> = frozen.iter().map(|room| room.nid.0).collect();
@@ -157,9 +163,8 @@ impl Engine {
         let mut by_room = self.parse_states(wanted, rows).await?;
         for room in wanted {
             let entries = by_room.remove(&room.nid).unwrap_or_default();
-            let all_members = with_members || room.frozen_at.is_some();
-            self.grew(entries.iter().map(|entry| entry.event.size_bytes()).sum());
-            room.inner.write().learn_state(entries, true, all_members);
+            let all_members = with_members || room.frozen_at.is_some() || small.contains(&room.nid.0);
+            self.grew(room.learn_state(entries, true, all_members));
         }
         Ok(())
     }
@@ -178,7 +183,7 @@ impl Engine {
         let rooms: Vec<Arc<Room>> = wanted.iter().map(|(room, _)| room.clone()).collect();
         for (nid, entries) in self.parse_states(&rooms, rows).await? {
             if let Some(room) = rooms.iter().find(|room| room.nid == nid) {
-                room.inner.write().learn_state(entries, false, false);
+                self.grew(room.learn_state(entries, false, false));
             }
         }
         Ok(())

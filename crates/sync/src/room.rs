@@ -160,11 +160,21 @@ impl Room {
         }
     }
 
-    /// Puts events from the database before those that are here, see [`Inner::extend_back`].
-    pub fn learn_older(&self, older: Older) {
+    /// Puts events from the database before those that are here, see [`Inner::extend_back`]. Gives by how many bytes the room grew.
+    pub fn learn_older(&self, older: Older) -> usize {
         let mut inner = self.inner.write();
+        let before = inner.size_bytes();
         inner.extend_back(older);
         self.publish(&inner);
+        inner.size_bytes().saturating_sub(before)
+    }
+
+    /// Takes over what was read of the state, see [`Inner::learn_state`]. Gives by how many bytes the room grew.
+    pub fn learn_state(&self, entries: Vec<Entry>, with_others: bool, all_members: bool) -> usize {
+        let mut inner = self.inner.write();
+        let before = inner.size_bytes();
+        inner.learn_state(entries, with_others, all_members);
+        inner.size_bytes().saturating_sub(before)
     }
 
     fn publish(&self, inner: &Inner) {
@@ -205,11 +215,12 @@ impl Room {
         self.latest_typing.write().advance(writer, id);
     }
 
-    /// Takes in a row of the events stream.
-    pub fn apply(&self, stamped: &Stamped<EventRow>) {
+    /// Takes in a row of the events stream. Gives by how many bytes the room grew.
+    pub fn apply(&self, stamped: &Stamped<EventRow>) -> usize {
         let row = &stamped.row;
         let event = Arc::new(RoomEvent::new(stamped));
         let mut inner = self.inner.write();
+        let before = inner.size_bytes();
         inner.state.apply(&event);
         if let Some(redacts) = &row.redacts {
             inner.redact(&redacts.pdu, &event);
@@ -224,6 +235,7 @@ impl Room {
             }
             self.publish(&inner);
         }
+        inner.size_bytes().saturating_sub(before)
     }
 
     /// Takes in a receipt.

@@ -135,8 +135,8 @@ impl Engine {
             wake.push(user);
         }
         let Some(room) = self.followed_room(row.room_nid) else { return };
-        room.apply(stamped);
-        self.grew(row.pdu.size_bytes());
+        let grown = room.apply(stamped);
+        self.grew(grown);
         room.for_each_watcher(|user| {
             if user.is_asleep() {
                 wake.push(user.clone());

@@ -202,13 +202,24 @@ async fn run(seed: u64, options: SyncOptions) {
 #[tokio::test]
 async fn syncs_put_together_are_what_happened() {
     for seed in 0..12 {
-        run(seed, SyncOptions::default()).await;
+        run(seed, SyncOptions { few_members: few_members(seed), ..SyncOptions::default() }).await;
     }
 }
 
 #[tokio::test]
 async fn it_is_the_same_when_hardly_anything_is_kept_in_memory() {
     for seed in 100..108 {
-        run(seed, SyncOptions { max_cache_bytes: 1000, max_users: 1, ..SyncOptions::default() }).await;
+        let options = SyncOptions {
+            max_cache_bytes: 1000,
+            max_users: 1,
+            few_members: few_members(seed),
+            ..SyncOptions::default()
+        };
+        run(seed, options).await;
     }
+}
+
+/// Rooms have one to three members: all of them few, or all many, or some of each.
+fn few_members(seed: u64) -> usize {
+    [0, 2, 32][(seed % 3) as usize]
 }

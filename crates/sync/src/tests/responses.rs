@@ -5,7 +5,7 @@ use ruma::{OwnedEventId, RoomId};
 use serde_json::{Map, Value, json};
 
 use super::world::{AMY, BOB, CAS, World, event_ids, filter_of, next_batch, user};
-use crate::SyncRequest;
+use crate::{SyncOptions, SyncRequest};
 
 fn joined<'a>(answer: &'a Value, room_id: &RoomId) -> &'a Value {
     &answer["rooms"]["join"][room_id.as_str()]
@@ -57,7 +57,12 @@ async fn an_initial_sync_has_all_that_a_client_needs_of_a_room() {
 
 #[tokio::test]
 async fn heroes_are_those_who_are_there_and_else_those_who_were() {
-    let world = World::new().await;
+    for few_members in [0, 32] {
+        check_heroes(&World::with_options(SyncOptions { few_members, ..SyncOptions::default() }).await).await;
+    }
+}
+
+async fn check_heroes(world: &World) {
     let (room_id, _) = world.room_of_two().await;
     let lazy = json!({"room": {"state": {"lazy_load_members": true}}});
     // Asked twice: what the first answer read is kept for the second.
@@ -215,7 +220,13 @@ async fn children_of_events_are_bundled() {
 
 #[tokio::test]
 async fn lazy_loading_tells_of_each_member_once_and_when_needed() {
-    let world = World::new().await;
+    for few_members in [0, 32] {
+        check_lazy_members(&World::with_options(SyncOptions { few_members, ..SyncOptions::default() }).await)
+            .await;
+    }
+}
+
+async fn check_lazy_members(world: &World) {
     let (room_id, _) = world.room_of_two().await;
     world.join(CAS, &room_id).await;
     world.set(AMY, &room_id, "m.room.name", "", json!({"name": "so that nobody is a hero"})).await;
