@@ -27,7 +27,18 @@ const IDLE_LENGTH: Duration = Duration::from_secs(10);
 const NEWS_PER_SECOND: usize = 20;
 
 /// How many rows a stream's writer has in a transaction when eight clients write one after the other.
-const ROWS: usize = 4;
+const ROWS: usize = 8;
+
+/// What a cold initial sync reads, as in [`initial_sync`](crate::scenarios): rooms, events of the state of each, messages in each, and
+/// how many of these are told; the others are counted.
+const ROOMS: i64 = 300;
+const STATE: i64 = 25;
+const MESSAGES: i64 = 50;
+const TOLD: i64 = 11;
+/// Rooms that are read together.
+const ROOMS_AT_ONCE: i64 = 64;
+/// The bytes of an event.
+const EVENT_BYTES: i64 = 700;
 
 /// Measures them all.
 pub async fn measure(length: Duration) -> anyhow::Result<Vec<Report>> {
@@ -39,6 +50,7 @@ pub async fn measure(length: Duration) -> anyhow::Result<Vec<Report>> {
         reports.push(long_polls(&meter, waiting, length).await?);
     }
     reports.push(group(&meter, &client, length).await?);
+    reports.push(cold_reads(&meter, &database, length).await?);
 
     Ok(reports)
 }
@@ -128,4 +140,54 @@ async fn group(meter: &Meter, client: &Client, length: Duration) -> anyhow::Resu
     };
 
     measure_other(meter, &format!("floor_postgres_group_of_{ROWS}"), Vec::new(), load).await
+}
+
+/// What a cold initial sync has to read, by a new connection: events of states by way of a table that tells which they are, the
+/// last messages of each room, and how many others there are. An operation is all of it.
+async fn cold_reads(meter: &Meter, database: &TestDatabase, length: Duration) -> anyhow::Result<Report> {
+    // As they come to be: rooms one after the other, messages in all of them at the same time.
+    let tables = format!(
+        "CREATE TABLE events (room int8, number int8, pos int8, counts int2 NOT NULL, data text NOT NULL,
+                              PRIMARY KEY (room, number));
+         CREATE INDEX ON events (room, pos);
+         CREATE TABLE state (room int8, key int8, number int8 NOT NULL, PRIMARY KEY (room, key));
+         INSERT INTO events SELECT r, n, r * {STATE} + n, 0, repeat('x', {EVENT_BYTES})
+           FROM generate_series(1, {ROOMS}) r, generate_series(1, {STATE}) n;
+         INSERT INTO state SELECT room, number, number FROM events;
+         INSERT INTO events SELECT r, {STATE} + m, {ROOMS} * ({STATE} + m) + r, 1, repeat('x', {EVENT_BYTES})
+           FROM generate_series(1, {MESSAGES}) m, generate_series(1, {ROOMS}) r;
+         ANALYZE"
+    );
+    const STATES: &str = "
+        SELECT e.room, e.data FROM unnest($1::int8[]) q (room)
+         CROSS JOIN LATERAL (SELECT number FROM state s WHERE s.room = q.room OFFSET 0) s
+         CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.room = q.room AND e.number = s.number OFFSET 0) e";
+    const TIMELINES: &str = "
+        SELECT e.room, e.data FROM unnest($1::int8[]) q (room)
+         CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.room = q.room ORDER BY e.pos DESC LIMIT $2) e";
+    const COUNTS: &str = "
+        SELECT q.room, count(*) FROM unnest($1::int8[]) q (room)
+         CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.room = q.room ORDER BY e.pos DESC OFFSET $2 LIMIT $3) e
+         WHERE e.counts <> 0 GROUP BY q.room";
+
+    database.connect().await?.batch_execute(&tables).await?;
+    let load = async {
+        repeat(length, async |_| {
+            let client = database.connect().await?;
+            client.batch_execute("SET jit = off; SET enable_memoize = off").await?;
+            let (states, timelines, counts) =
+                try_join3(client.prepare(STATES), client.prepare(TIMELINES), client.prepare(COUNTS)).await?;
+            let all: Vec<i64> = (1..=ROOMS).collect();
+            let mut rows = 0;
+            for rooms in all.chunks(ROOMS_AT_ONCE as usize) {
+                rows += client.query(&states, &[&rooms]).await?.len();
+                rows += client.query(&timelines, &[&rooms, &TOLD]).await?.len();
+                rows += client.query(&counts, &[&rooms, &TOLD, &MESSAGES]).await?.len();
+            }
+            Ok(rows as i64 == ROOMS * (STATE + TOLD + 1))
+        })
+        .await
+    };
+
+    measure_other(meter, "floor_postgres_cold_reads", Vec::new(), load).await
 }
