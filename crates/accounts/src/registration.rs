@@ -112,8 +112,8 @@ impl Accounts {
         }
     }
 
-    /// Makes an account, and its first session. The caller has checked that it may be made; that the name is taken is found out only when the account is
-    /// written, after the password was hashed.
+    /// Makes an account, and its first session. The caller has checked that it may be made; that the name is taken is found out
+    /// only when the account is written, after the password was hashed.
     ///
     /// # Errors
     /// See [`RegistrationError`].

@@ -9,6 +9,8 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use myelin_events::MemberContent;
+use myelin_replication::WriteError;
+use myelin_storage::StorageError;
 use ruma::{
     OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
@@ -120,7 +122,7 @@ impl Rooms {
         let count = |update: ProfileUpdate, outcome| {
             std::future::ready(match outcome {
                 Ok(()) => ProfileUpdate { shown: update.shown + 1, ..update },
-                Err(RoomError::Overloaded | RoomError::Unavailable(_) | RoomError::NotHere(_)) => {
+                Err(error) if is_temporary(&error) => {
                     ProfileUpdate { to_be_tried_again: update.to_be_tried_again + 1, ..update }
                 }
                 Err(_) => update,
@@ -156,5 +158,34 @@ impl Rooms {
             Some(now) if !is_same(&now) => self.send_draft(room, draft, None, None).await.map(|_| ()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a room that could not be written may be, later. What is broken in the database stays so.
+fn is_temporary(error: &RoomError) -> bool {
+    match error {
+        RoomError::Overloaded | RoomError::NotHere(_) => true,
+        RoomError::Unavailable(WriteError::Storage(error)) => {
+            !matches!(**error, StorageError::Inconsistent(_))
+        }
+        RoomError::Unavailable(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_tried_again_unless_it_never_will_take_a_profile() {
+        let check = |error: RoomError, expected| assert_eq!(is_temporary(&error), expected, "{error}");
+        check(RoomError::NotHere(None), true);
+        check(RoomError::Overloaded, true);
+        check(RoomError::Unavailable(WriteError::Superseded), true);
+        check(StorageError::Fenced.into(), true);
+        check(StorageError::Inconsistent("an event is none".to_owned()).into(), false);
+        check(RoomError::Forbidden("no".to_owned()), false);
+        check(RoomError::Blocked, false);
     }
 }
