@@ -6,7 +6,7 @@ use anyhow::ensure;
 use futures_util::future::{try_join, try_join3};
 use myelin_testing::TestDatabase;
 use tokio::time::{sleep, sleep_until};
-use tokio_postgres::{Client, types::ToSql};
+use tokio_postgres::Client;
 
 use crate::{
     connection::{Account, Connection},
@@ -14,7 +14,8 @@ use crate::{
     meter::Meter,
     nothing::Nothing,
     report::{Outcome, Report},
-    run::{Pace, measure_other, repeat},
+    run::{Pace, at_once, measure_other, repeat},
+    writer::{ROWS, TABLES, Writer},
 };
 
 /// What asks for them on the command line.
@@ -25,9 +26,6 @@ const IDLE_LENGTH: Duration = Duration::from_secs(10);
 
 /// How often those who wait are told something.
 const NEWS_PER_SECOND: usize = 20;
-
-/// How many rows a stream's writer has in a transaction when eight clients write one after the other.
-const ROWS: usize = 8;
 
 /// What a cold initial sync reads, as in [`initial_sync`](crate::scenarios): rooms, events of the state of each, messages in each, and
 /// how many of these are told; the others are counted.
@@ -50,6 +48,7 @@ pub async fn measure(length: Duration) -> anyhow::Result<Vec<Report>> {
         reports.push(long_polls(&meter, waiting, length).await?);
     }
     reports.push(group(&meter, &client, length).await?);
+    reports.push(writes(&meter, &database, length).await?);
     reports.push(cold_reads(&meter, &database, length).await?);
 
     Ok(reports)
@@ -101,45 +100,28 @@ async fn long_polls(meter: &Meter, waiting: usize, length: Duration) -> anyhow::
     measure_other(meter, &format!("floor_long_polls_{waiting}"), nothing.groups(), load).await
 }
 
-/// The transaction of a stream's writer: numbers from a sequence; then, without waiting for answers, short rows over earlier ones
-/// of the same keys, a position, and the commit. An operation is a row.
+/// The transaction of a stream's writer. An operation is a row.
 async fn group(meter: &Meter, client: &Client, length: Duration) -> anyhow::Result<Report> {
-    const TABLES: &str = "
-        CREATE TABLE rows (room int8, person text, number int8 NOT NULL, PRIMARY KEY (room, person));
-        CREATE INDEX ON rows (number);
-        CREATE TABLE positions (stream text PRIMARY KEY, number int8 NOT NULL);
-        INSERT INTO positions VALUES ('rows', 0);
-        CREATE SEQUENCE numbers";
-    const NUMBERS: &str = "SELECT nextval('numbers') FROM generate_series(1, $1::int8)";
-    const ROWS_OVER: &str = "
-        INSERT INTO rows SELECT * FROM unnest($1::int8[], $2::text[], $3::int8[])
-            ON CONFLICT (room, person) DO UPDATE SET number = excluded.number";
-    const POSITION: &str = "UPDATE positions SET number = $2 WHERE stream = $1";
-
     client.batch_execute(TABLES).await?;
-    let numbers = client.prepare(NUMBERS).await?;
-    let rows = client.prepare(ROWS_OVER).await?;
-    let position = client.prepare(POSITION).await?;
+    let writer = Writer::prepare(client).await?;
     let load = async {
-        let transactions = repeat(length, async |n| {
-            let begun = client.batch_execute("BEGIN");
-            let count = ROWS as i64;
-            let params: [&(dyn ToSql + Sync); 1] = [&count];
-            let ((), taken) = try_join(begun, client.query(&numbers, &params)).await?;
-            let ids: Vec<i64> = taken.iter().map(|row| row.get(0)).collect();
-            let rooms: Vec<i64> = (0..ROWS).map(|row| row as i64).collect();
-            let people: Vec<String> = rooms.iter().map(|room| format!("@{room}-{}:x", n % 10)).collect();
-            let written = async { client.execute(&rows, &[&rooms, &people, &ids]).await };
-            let moved = async { client.execute(&position, &[&"rows", &ids[ROWS - 1]]).await };
-            let (written, _, ()) = try_join3(written, moved, client.batch_execute("COMMIT")).await?;
-            Ok(written == ROWS as u64)
-        });
-        let outcome = transactions.await?;
+        let outcome = repeat(length, async |n| writer.write(n, ROWS).await).await?;
         let latencies = outcome.latencies.iter().flat_map(|latency| vec![*latency; ROWS]).collect();
         Ok(Outcome { latencies, errors: outcome.errors })
     };
 
     measure_other(meter, &format!("floor_postgres_group_of_{ROWS}"), Vec::new(), load).await
+}
+
+/// The same for as many clients, each of whom waits for a row by HTTP.
+async fn writes(meter: &Meter, database: &TestDatabase, length: Duration) -> anyhow::Result<Report> {
+    let nothing = Nothing::start_on(database.url()).await?;
+    let clients = connections(&nothing.url, &vec![Account::default(); ROWS]).await?;
+    let load = at_once(clients, async |_, mut connection: Connection| {
+        repeat(length, async |_| Ok(connection.request("POST", "/write", "").await? == 200)).await
+    });
+
+    measure_other(meter, &format!("floor_writes_{ROWS}"), nothing.groups(), load).await
 }
 
 /// What a cold initial sync has to read, by a new connection: events of states by way of a table that tells which they are, the

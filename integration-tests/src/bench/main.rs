@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod scenarios;
 mod table;
+mod writer;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -61,6 +62,9 @@ struct Arguments {
     /// Serve the empty handler on a port; for the program's own use.
     #[arg(long, hide = true)]
     serve_nothing: Option<u16>,
+    /// The database in which it writes what somebody wants written.
+    #[arg(long, hide = true, requires = "serve_nothing")]
+    database: Option<String>,
     /// Scenarios, by their names or how these begin. Without any, all.
     scenarios: Vec<String>,
 }
@@ -70,7 +74,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(port) = arguments.serve_nothing {
-        nothing::serve(port).await?;
+        nothing::serve(port, arguments.database).await?;
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.list {
