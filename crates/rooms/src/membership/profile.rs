@@ -134,7 +134,8 @@ impl Rooms {
             .await)
     }
 
-    /// Shows a local user's new profile in a room that this process writes, if the user is in it.
+    /// Shows a local user's profile in a room that this process writes, if the user is in it. `profile` is what it was when this was
+    /// asked for, maybe long ago: what is shown is what it is now.
     ///
     /// # Errors
     /// [`RoomError::NotHere`] if another process writes it.
@@ -145,18 +146,26 @@ impl Rooms {
         profile: &MemberProfile,
     ) -> Result<(), RoomError> {
         let request = ChangeMembership::new(user_id.to_owned(), room_id.to_owned(), MembershipAction::Join);
-        let content = super::content(&request, profile);
-        let draft = self.draft_member(&request, &content).await?;
-        let room = self.enter(room_id).await?;
-        // The user may have left meanwhile, and must not be brought back.
-        let event = room.pdu(&StateEventType::RoomMember, user_id.as_str());
-        let now = event.and_then(|event| MemberContent::of(event));
-        let is_same = |now: &MemberContent| {
-            now.displayname == profile.displayname && now.avatar_url == profile.avatar_url
-        };
-        match now.filter(|now| now.membership == MembershipState::Join) {
-            Some(now) if !is_same(&now) => self.send_draft(room, draft, None, None).await.map(|_| ()),
-            _ => Ok(()),
+        let mut profile = profile.clone();
+        loop {
+            let content = super::content(&request, &profile);
+            let draft = self.draft_member(&request, &content).await?;
+            let room = self.enter(room_id).await?;
+            // The user may have left meanwhile, and must not be brought back.
+            let event = room.pdu(&StateEventType::RoomMember, user_id.as_str());
+            let shown = event.and_then(|event| MemberContent::of(event));
+            let Some(shown) = shown.filter(|shown| shown.membership == MembershipState::Join) else {
+                return Ok(());
+            };
+            if shown.displayname == profile.displayname && shown.avatar_url == profile.avatar_url {
+                return Ok(());
+            }
+            // During the turn at the room: who comes later knows no less, so the last one to write it writes the last change.
+            let now = self.0.profiles.to_show(user_id).await?.profile;
+            if now == profile {
+                return self.send_draft(room, draft, None, None).await.map(|_| ());
+            }
+            profile = now;
         }
     }
 }

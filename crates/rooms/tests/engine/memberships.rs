@@ -299,12 +299,23 @@ async fn a_new_profile_reaches_the_rooms_that_the_user_is_in() {
     world.change(BOB, &left, Leave, BOB).await.unwrap();
     let profile =
         MemberProfile { displayname: Some("Bobby".to_owned()), avatar_url: Some("mxc://x/y".to_owned()) };
+    *world.names.to_show.lock().unwrap() = profile.clone();
     let update = world.rooms.update_profile(&user(BOB), &profile).await.unwrap();
     assert_eq!(update, ProfileUpdate { shown: 2, to_be_tried_again: 0 });
     let expected = json!({"membership": "join", "displayname": "Bobby", "avatar_url": "mxc://x/y"});
     assert_eq!(world.content(&first, "m.room.member", BOB), expected);
     assert_eq!(world.content(&second, "m.room.member", BOB), expected);
     assert_eq!(world.content(&left, "m.room.member", BOB)["membership"], "leave");
+
+    // What was asked for before, and arrives now.
+    let old = MemberProfile { displayname: Some("Bobo".to_owned()), avatar_url: None };
+    world.rooms.update_profile_in(&first, &user(BOB), &old).await.unwrap();
+    assert_eq!(world.content(&first, "m.room.member", BOB), expected);
+    let new = MemberProfile { displayname: Some("Robert".to_owned()), avatar_url: None };
+    *world.names.to_show.lock().unwrap() = new;
+    world.rooms.update_profile_in(&first, &user(BOB), &old).await.unwrap();
+    let expected = json!({"membership": "join", "displayname": "Robert"});
+    assert_eq!(world.content(&first, "m.room.member", BOB), expected);
 }
 
 #[tokio::test]
@@ -323,6 +334,8 @@ async fn a_profile_that_one_process_could_not_show_is_shown_by_the_next() {
     assert_eq!(world.count("SELECT count(*) FROM profiles_to_show").await, 1);
 
     let world = world.restart().await;
+    let displayname = Some("Bob the second".to_owned());
+    *world.names.to_show.lock().unwrap() = MemberProfile { displayname, avatar_url: None };
     let stop = async {
         while world.count("SELECT count(*) FROM profiles_to_show").await > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -330,7 +343,7 @@ async fn a_profile_that_one_process_could_not_show_is_shown_by_the_next() {
     };
     let showing = world.rooms.show_late_profiles(Duration::from_millis(50), stop);
     tokio::time::timeout(Duration::from_secs(30), showing).await.expect("it is shown in the end");
-    assert_eq!(world.content(&room_id, "m.room.member", BOB)["displayname"], "bob the second");
+    assert_eq!(world.content(&room_id, "m.room.member", BOB)["displayname"], "Bob the second");
 }
 
 #[tokio::test]

@@ -44,6 +44,8 @@ pub fn object(content: Value) -> Map<String, Value> {
 /// Everybody is called like their localpart, until the name is changed, of which the database has the note.
 pub struct Names {
     database: Database,
+    /// What rooms are to show of everybody.
+    pub to_show: Mutex<MemberProfile>,
     /// How often somebody asked what rooms are to show.
     pub asked: AtomicUsize,
 }
@@ -58,8 +60,7 @@ impl Profiles for Names {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             let change = profiles::get_to_show(&self.database.get().await?, user_id).await?;
-            let displayname = Some(format!("{} the second", user_id.localpart()));
-            Ok(ToShow { profile: MemberProfile { displayname, avatar_url: None }, change })
+            Ok(ToShow { profile: self.to_show.lock().unwrap().clone(), change })
         })
     }
 
@@ -115,7 +116,8 @@ impl World {
         reading.max_connections = 4;
         reading.wait_timeout = Duration::from_secs(2);
         let reading = Database::new(reading).unwrap();
-        let names = Arc::new(Names { database: pool.clone(), asked: AtomicUsize::new(0) });
+        let names =
+            Arc::new(Names { database: pool.clone(), to_show: Mutex::default(), asked: AtomicUsize::new(0) });
         let rooms = Rooms::start(
             reading.clone(),
             &session,
