@@ -335,14 +335,16 @@ mod tests {
     /// The service as two processes have it: one that reads in between, and one that only changes.
     async fn two_processes(fixture: &Fixture) -> (Profiles, Profiles) {
         let database = &fixture.database;
-        let session = Session::register(database.clone(), "main", &[ProfileStream::NAME], Duration::ZERO);
-        let session = session.await.unwrap();
+        let register =
+            |name| Session::register(database.clone(), name, &[ProfileStream::NAME], Duration::ZERO);
+        let sessions = [register("main").await.unwrap(), register("other").await.unwrap()];
         let feed = Feed::open(database.clone()).await.unwrap();
-        let process = || {
-            let writer = StreamWriter::start(database.clone(), session.clone(), feed.clone());
-            Profiles::new(database.clone(), &feed, writer)
-        };
-        (process(), process())
+        sessions
+            .map(|session| {
+                let writer = StreamWriter::start(database.clone(), session, feed.clone());
+                Profiles::new(database.clone(), &feed, writer)
+            })
+            .into()
     }
 
     #[tokio::test]

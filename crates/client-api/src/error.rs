@@ -71,7 +71,7 @@ impl IntoApiError for StorageError {
 impl IntoApiError for WriteError {
     fn into_api_error(self) -> ApiError {
         match self {
-            Self::Overloaded | Self::Stopped | Self::Superseded => overloaded(),
+            Self::Overloaded | Self::Stopped | Self::Superseded | Self::Unsettled => overloaded(),
             Self::Storage(error) if error.is_unstorable_text() => {
                 ApiError::invalid_param("The character U+0000 can't be stored")
             }

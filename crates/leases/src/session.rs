@@ -345,6 +345,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use myelin_storage::DatabaseOptions;
     use myelin_testing::MigratedDatabase;
+    use myelin_types::StreamId;
 
     use super::*;
 
@@ -370,8 +371,9 @@ mod tests {
         let session = replaced(&database).await;
         let mut client = database.get().await.unwrap();
         let flight = Transaction::begin(&mut client).take_off();
-        let (writer, epoch) = (session.writer(), session.epoch());
-        let advanced = streams::advance(&flight, "receipts", writer, epoch, myelin_types::StreamId(1));
+        let me = (session.writer(), session.epoch());
+        let path = (StreamId::ZERO, StreamId(1));
+        let advanced = streams::advance(&flight, "receipts", me, path);
         let _ = advanced.await.unwrap();
         let written = flight.land(Ok(())).await;
         assert!(matches!(written, Err(StorageError::Fenced)), "{written:?}");

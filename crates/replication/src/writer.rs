@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -33,7 +36,10 @@ pub enum WriteError {
     /// It was built on an earlier write of its [`Lane`] that failed. Nothing was written.
     #[error("an earlier write that this one builds on failed")]
     Superseded,
-    /// The database refused. Nothing was written.
+    /// The connection failed during an earlier write, and nobody knows yet what became of it. Nothing was written.
+    #[error("it is not known yet whether an earlier write was committed")]
+    Unsettled,
+    /// The database refused, or it is not known whether it did. Written, it comes to light by and by.
     #[error(transparent)]
     Storage(#[from] Arc<StorageError>),
 }
@@ -76,11 +82,12 @@ impl Future for Appending {
 pub struct StreamWriter<S: Stream> {
     jobs: mpsc::Sender<Job<S::Row>>,
     feed: Feed<S>,
+    settled: Arc<AtomicBool>,
 }
 
 impl<S: Stream> Clone for StreamWriter<S> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone(), feed: self.feed.clone() }
+        Self { jobs: self.jobs.clone(), feed: self.feed.clone(), settled: self.settled.clone() }
     }
 }
 
@@ -95,13 +102,26 @@ impl<S: Stream> StreamWriter<S> {
     /// which was opened after that.
     pub fn start(database: Database, session: Session, feed: Feed<S>) -> Self {
         let (jobs, queue) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(Committer::new(database, session, feed.clone()).run(queue));
-        Self { jobs, feed }
+        let settled = Arc::new(AtomicBool::new(true));
+        tokio::spawn(Committer::new(database, session, feed.clone(), settled.clone()).run(queue));
+        Self { jobs, feed, settled }
     }
 
     /// The feed that is told of what is written.
     pub fn feed(&self) -> &Feed<S> {
         &self.feed
+    }
+
+    /// Whether it is known what became of all transactions. While it is not, the database may come to have what failed here: who
+    /// would begin anew with what it says has to wait.
+    ///
+    /// # Errors
+    /// [`WriteError::Unsettled`] if it is not.
+    pub fn check_settled(&self) -> Result<(), WriteError> {
+        match self.settled.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => Err(WriteError::Unsettled),
+        }
     }
 
     /// How many requests wait for the next transaction.

@@ -168,6 +168,7 @@ impl Rooms {
             *turn = None;
         }
         if turn.is_none() {
+            self.0.writer.check_settled()?;
             let client = self.0.database.get().await?;
             let now_ms = self.0.options.clock.now();
             let server_name = &self.0.options.server_name;

@@ -1,5 +1,7 @@
 //! What can go wrong with the database.
 
+use tokio_postgres::error::{DbError, Severity};
+
 /// The result of every function of this crate.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 
@@ -37,7 +39,7 @@ impl StorageError {
     }
 
     /// Whether the database is away, starts, ends or has no room, rather than something being wrong with a statement: it may work a
-    /// little later. A commit that failed so may have happened.
+    /// little later.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
@@ -48,6 +50,14 @@ impl StorageError {
             },
             Self::Migration(_) | Self::Inconsistent(_) | Self::Fenced => false,
         }
+    }
+
+    /// Whether a transaction that failed so may have been committed all the same: the connection failed, or was ended by the server.
+    /// One that the server refused was not.
+    pub fn leaves_commit_open(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        let refused = |said: &DbError| matches!(said.parsed_severity(), Some(Severity::Error));
+        !error.as_db_error().is_some_and(refused)
     }
 
     /// Whether a text held what PostgreSQL can't store: the character U+0000. It then came from outside.

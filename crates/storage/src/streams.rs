@@ -37,25 +37,26 @@ pub async fn list_all_positions(db: &impl GenericClient) -> Result<Vec<(String, 
     Ok(rows.iter().map(|row| (row.get(0), WriterId(row.get(1)), StreamId(row.get(2)))).collect())
 }
 
-/// Moves `writer`'s position, in the flight that writes the rows up to there. It fails with [`StorageError::Fenced`] if another
-/// process took over this writer.
+/// Moves `writer`'s position from where it left it, in the flight that writes the rows up to there. It fails with
+/// [`StorageError::Fenced`] if another process took over this writer, or if the position was moved meanwhile: what the writer took for
+/// failed was committed, or is late and was [sealed off](seal).
 pub async fn advance(
     flight: &Flight<'_>,
     stream: &str,
-    writer: WriterId,
-    epoch: i64,
-    position: StreamId,
+    (writer, epoch): (WriterId, i64),
+    (from, to): (StreamId, StreamId),
 ) -> Result<Advanced> {
     // Divides by zero if there is no such row: what comes behind in the flight, the commit too, is refused then.
     const SQL: &str = "
         WITH moved AS (
-            UPDATE stream_positions SET position = $4 WHERE stream = $1 AND writer_id = $2 AND epoch = $3 RETURNING 1)
+            UPDATE stream_positions SET position = $5
+             WHERE stream = $1 AND writer_id = $2 AND epoch = $3 AND position = $4 RETURNING 1)
         SELECT (SELECT count(*) FROM stream_positions WHERE stream = $1) / (SELECT count(*) FROM moved)";
     let explain = |error: StorageError| match error.is_division_by_zero() {
         true => StorageError::Fenced,
         false => error,
     };
-    flight.ask(SQL, &[&stream, &writer.0, &epoch, &position.0], explain).await.map(Advanced)
+    flight.ask(SQL, &[&stream, &writer.0, &epoch, &from.0, &to.0], explain).await.map(Advanced)
 }
 
 /// A position that was moved.
@@ -69,6 +70,45 @@ impl Advanced {
         let writers = self.0.rows().first().map_or(0, |row| row.get::<_, i64>(0));
         usize::try_from(writers).unwrap_or_default()
     }
+}
+
+/// What became of a transaction whose end its writer did not hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not committed and can't be any more: the position is another one now, from which it does not [go on](advance).
+    Sealed(StreamId),
+    /// The position was moved up to here, so it was.
+    Committed(StreamId),
+}
+
+/// Finds out what became of a transaction that was to move a writer's position on from `from`, and waits for it if it is still under
+/// way. Gives that and how many writers the stream has; `None` if another process took over this writer.
+pub async fn seal(
+    db: &impl GenericClient,
+    stream: &str,
+    (writer, epoch): (WriterId, i64),
+    from: StreamId,
+) -> Result<Option<(Fate, usize)>> {
+    const SEAL: &str = "
+        UPDATE stream_positions SET position = nextval(('stream_' || $1)::regclass)
+         WHERE stream = $1 AND writer_id = $2 AND epoch = $3 AND position = $4
+        RETURNING position, (SELECT count(*) FROM stream_positions all_writers WHERE all_writers.stream = $1)";
+    const LOOK: &str = "
+        SELECT position, (SELECT count(*) FROM stream_positions all_writers WHERE all_writers.stream = $1)
+          FROM stream_positions WHERE stream = $1 AND writer_id = $2 AND epoch = $3";
+    if let Some(row) = query_opt(db, SEAL, &[&stream, &writer.0, &epoch, &from.0]).await? {
+        return Ok(Some((Fate::Sealed(StreamId(row.get(0))), count(&row)?)));
+    }
+    match query_opt(db, LOOK, &[&stream, &writer.0, &epoch]).await? {
+        Some(row) => Ok(Some((Fate::Committed(StreamId(row.get(0))), count(&row)?))),
+        None => Ok(None),
+    }
+}
+
+/// How many writers a stream has, in the second column.
+fn count(row: &Row) -> Result<usize> {
+    usize::try_from(row.get::<_, i64>(1))
+        .map_err(|_| StorageError::Inconsistent("a negative count".to_owned()))
 }
 
 /// Moves the position of a writer that has nothing under way up to the stream's newest id: whatever it writes later comes
@@ -86,9 +126,7 @@ pub async fn move_up(
         RETURNING position, (SELECT count(*) FROM stream_positions all_writers WHERE all_writers.stream = $1)";
     let row = query_opt(db, SQL, &[&stream, &writer.0, &epoch]).await?;
     let Some(row) = row else { return Ok(None) };
-    let writers = usize::try_from(row.get::<_, i64>(1));
-    let writers = writers.map_err(|_| StorageError::Inconsistent("a negative count".to_owned()))?;
-    Ok(Some((StreamId(row.get(0)), writers)))
+    Ok(Some((StreamId(row.get(0)), count(&row)?)))
 }
 
 /// Moves up the positions of writers that have not been heard of for `silence`, having fenced them: readers need not remember for

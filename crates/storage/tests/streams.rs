@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use myelin_storage::{
-    Client, Result, StorageError, Transaction, instances, migrate, query_one, streams, strings::Strings,
+    Client, Result, StorageError, Transaction, instances, migrate, query_one,
+    streams::{self, Fate},
+    strings::Strings,
 };
 use myelin_testing::MigratedDatabase;
 use myelin_types::{StreamId, WriterId};
@@ -19,10 +21,46 @@ async fn advance(
     epoch: i64,
     position: StreamId,
 ) -> Result<usize> {
+    let from = streams::list_positions(client, stream).await?.into_iter().find(|(known, _)| *known == writer);
+    let from = from.map_or(StreamId::ZERO, |(_, from)| from);
+    advance_from(client, stream, (writer, epoch), (from, position)).await
+}
+
+async fn advance_from(
+    client: &mut Client,
+    stream: &str,
+    writer: (WriterId, i64),
+    path: (StreamId, StreamId),
+) -> Result<usize> {
     let flight = Transaction::begin(client).take_off();
-    let advanced = streams::advance(&flight, stream, writer, epoch, position).await?;
+    let advanced = streams::advance(&flight, stream, writer, path).await?;
     flight.land(Ok(())).await?;
     Ok(advanced.writers())
+}
+
+#[tokio::test]
+async fn the_fate_of_a_transaction_is_told_and_does_not_change_any_more() {
+    let database = MigratedDatabase::create().await;
+    let mut client = database.get().await.unwrap();
+    let me = (WriterId(1), 7);
+    streams::claim(&client, &["events"], me.0, me.1).await.unwrap();
+    let ids = streams::allocate(&client, "events", 2).await.unwrap();
+    // It was committed.
+    advance_from(&mut client, "events", me, (StreamId::ZERO, ids[0])).await.unwrap();
+    let fate = streams::seal(&client, "events", me, StreamId::ZERO).await.unwrap();
+    assert_eq!(fate, Some((Fate::Committed(ids[0]), 1)));
+
+    // It was not, and comes too late.
+    let Some((Fate::Sealed(sealed), 1)) = streams::seal(&client, "events", me, ids[0]).await.unwrap() else {
+        panic!("it is sealed off")
+    };
+    assert!(sealed > ids[1], "nothing was told of the numbers in between");
+    let late = advance_from(&mut client, "events", me, (ids[0], ids[1])).await;
+    assert!(matches!(late, Err(StorageError::Fenced)), "{late:?}");
+    advance_from(&mut client, "events", me, (sealed, StreamId(sealed.0 + 1))).await.unwrap();
+
+    // Another process took over.
+    assert_eq!(streams::seal(&client, "events", (me.0, 6), sealed).await.unwrap(), None);
 }
 
 #[tokio::test]

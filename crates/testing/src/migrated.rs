@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use myelin_storage::{Database, DatabaseOptions, StorageError, migrate, migrations_fingerprint};
 
-use crate::TestDatabase;
+use crate::{TestDatabase, TestServer};
 
 /// Connections that one test may have open at once.
 const MAX_CONNECTIONS: usize = 8;
@@ -33,6 +33,11 @@ impl MigratedDatabase {
     /// Where it is, for connections of one's own.
     pub fn url(&self) -> &str {
         self.database.url()
+    }
+
+    /// The server that it is on.
+    pub fn server(&self) -> &TestServer {
+        self.database.server()
     }
 }
 

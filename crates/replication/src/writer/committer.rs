@@ -1,10 +1,19 @@
 //! What a stream's writer does with its queue: transactions, one after the other, and notices of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use myelin_leases::Session;
-use myelin_storage::{Database, StorageError, Transaction, streams};
-use myelin_types::StreamId;
+use myelin_storage::{
+    Database, StorageError, Transaction,
+    streams::{self, Fate},
+};
+use myelin_types::{StreamId, WriterId};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -15,6 +24,10 @@ use crate::{Feed, Heading, Notice, Stamped, Stream, lane::Ticket, rhythm::Rhythm
 const MAX_BATCH_ROWS: usize = 512;
 /// How often a writer that has nothing to write looks whether the others have gone ahead.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
+/// How often a writer asks what became of a transaction whose end it did not hear of, and how many times before who waits for it is
+/// told that it failed.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+const ASK_TIMES: usize = 20;
 
 /// The end of the queue: what commits.
 pub(super) struct Committer<S: Stream> {
@@ -23,6 +36,8 @@ pub(super) struct Committer<S: Stream> {
     feed: Feed<S>,
     /// The position after our last commit.
     position: StreamId,
+    /// Whether what stands at that position in the database is known: cleared while nobody knows what became of a transaction.
+    settled: Arc<AtomicBool>,
     rhythm: Rhythm,
 }
 
@@ -73,9 +88,9 @@ struct Failed<R> {
 }
 
 impl<S: Stream> Committer<S> {
-    pub fn new(database: Database, session: Session, feed: Feed<S>) -> Self {
+    pub fn new(database: Database, session: Session, feed: Feed<S>, settled: Arc<AtomicBool>) -> Self {
         let position = feed.position().of(session.writer());
-        Self { database, session, feed, position, rhythm: Rhythm::default() }
+        Self { database, session, feed, position, settled, rhythm: Rhythm::default() }
     }
 
     /// Serves the queue until there is nobody any more who could write to it.
@@ -113,7 +128,8 @@ impl<S: Stream> Committer<S> {
     /// Waits for work; without any, keeps up with the other writers now and then.
     async fn next_job(&mut self, queue: &mut mpsc::Receiver<Job<S::Row>>) -> Option<Job<S::Row>> {
         loop {
-            match tokio::time::timeout(KEEP_UP_EVERY, queue.recv()).await {
+            let pause = if self.is_settled() { KEEP_UP_EVERY } else { ASK_EVERY };
+            match tokio::time::timeout(pause, queue.recv()).await {
                 Ok(job) => return job,
                 Err(_) => self.keep_up().await,
             }
@@ -123,6 +139,9 @@ impl<S: Stream> Committer<S> {
     /// Moves our position to where the others are: the more alike positions are, the shorter are tokens, and the less is read
     /// in vain by those who catch up.
     async fn keep_up(&mut self) {
+        if !self.is_settled() {
+            return self.settle().await.unwrap_or_else(|error| self.note_unsettled(&error));
+        }
         if self.feed.position().maximum() <= self.position || !self.session.has_claimed(S::NAME) {
             return;
         }
@@ -133,8 +152,11 @@ impl<S: Stream> Committer<S> {
         };
         match moved.await {
             Ok(Some((position, writers))) => self.tell(position, writers, Vec::new()).await,
-            Ok(None) => self.session.mark_lost(),
-            Err(error) => warn!(stream = S::NAME, %error, "keeping up with the other writers"),
+            Ok(None) => self.note_lost(),
+            Err(error) => {
+                self.settled.store(!error.leaves_commit_open(), Ordering::Release);
+                warn!(stream = S::NAME, %error, "keeping up with the other writers");
+            }
         }
     }
 
@@ -143,7 +165,10 @@ impl<S: Stream> Committer<S> {
         if !self.session.has_claimed(S::NAME) {
             self.session.claim(S::NAME).await?;
             self.feed.catch_up().await?;
-            self.position = self.feed.position().of(self.session.writer());
+            let client = self.database.get().await?;
+            let committed = streams::list_positions(&client, S::NAME).await?;
+            let own = committed.into_iter().find(|(writer, _)| *writer == self.session.writer());
+            self.position = own.map_or(StreamId::ZERO, |(_, position)| position);
         }
         Ok(())
     }
@@ -199,7 +224,7 @@ impl<S: Stream> Committer<S> {
             Ok(writers) => writers,
             Err(error) => {
                 if matches!(error, StorageError::Fenced) {
-                    self.session.mark_lost();
+                    self.note_lost();
                 }
                 return Err(Failed { error, rows: stamped.into_iter().map(|stamped| stamped.row).collect() });
             }
@@ -238,6 +263,7 @@ impl<S: Stream> Committer<S> {
         let writer = self.session.writer();
         let unstamped = |row| Stamped { id: StreamId::ZERO, writer, row };
         stamped.extend(rows.into_iter().map(unstamped));
+        self.settle().await?;
         self.join().await?;
         let mut client = self.database.get().await?;
         let transaction = Transaction::begin(&mut client);
@@ -269,36 +295,91 @@ impl<S: Stream> Committer<S> {
         rows: &[Stamped<S::Row>],
         last: StreamId,
     ) -> Result<usize, StorageError> {
-        let (writer, epoch) = (self.session.writer(), self.session.epoch());
         let flight = transaction.take_off();
         // The position first: a writer that was replaced hears of that, not of rows that collide with its successor's.
-        let advanced = streams::advance(&flight, S::NAME, writer, epoch, last).await?;
+        let advanced = streams::advance(&flight, S::NAME, self.me(), (self.position, last)).await?;
         let written = S::persist(&flight, rows).await;
         flight.land(written).await?;
         Ok(advanced.writers())
     }
 
     /// A connection that broke while the server was committing leaves it open what happened; the position tells. Gives how many
-    /// writers the stream has if it was committed.
-    async fn was_committed(&self, last: StreamId, error: &StorageError) -> Option<usize> {
-        if !error.is_outage() {
+    /// writers the stream has if it was committed. If the database can't be asked, that stays open until [`Self::settle`].
+    async fn was_committed(&mut self, last: StreamId, error: &StorageError) -> Option<usize> {
+        if !error.leaves_commit_open() {
             return None;
         }
-        for _ in 0..20 {
-            let read = async {
-                let client = self.database.get().await?;
-                streams::list_positions(&client, S::NAME).await
-            };
-            match read.await {
-                Ok(positions) => {
-                    let is_there = positions.contains(&(self.session.writer(), last));
-                    return is_there.then_some(positions.len());
+        self.settled.store(false, Ordering::Release);
+        for _ in 0..ASK_TIMES {
+            match self.ask_fate().await {
+                Ok((Fate::Committed(position), writers)) if position == last => {
+                    self.settled.store(true, Ordering::Release);
+                    return Some(writers);
                 }
-                Err(error) => warn!(stream = S::NAME, %error, "asking whether a commit succeeded"),
+                Ok((fate, writers)) => {
+                    self.accept(fate, writers).await.unwrap_or_else(|error| self.note_unsettled(&error));
+                    return None;
+                }
+                Err(error) => {
+                    self.note_unsettled(&error);
+                    if matches!(error, StorageError::Fenced) {
+                        return None;
+                    }
+                }
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(ASK_EVERY).await;
         }
         None
+    }
+
+    /// Nothing is written while it is not known what was: what comes next would seem to follow what came before.
+    async fn settle(&mut self) -> Result<(), StorageError> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        let (fate, writers) = self.ask_fate().await?;
+        self.accept(fate, writers).await
+    }
+
+    /// Takes over where the database says that we stand.
+    async fn accept(&mut self, fate: Fate, writers: usize) -> Result<(), StorageError> {
+        match fate {
+            Fate::Sealed(position) => self.tell(position, writers, Vec::new()).await,
+            // Its rows were given up here. Other processes find the gap with the next notice, or when they look.
+            Fate::Committed(position) => {
+                self.feed.catch_up().await?;
+                self.position = position;
+            }
+        }
+        self.settled.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn ask_fate(&self) -> Result<(Fate, usize), StorageError> {
+        let client = self.database.get().await?;
+        let fate = streams::seal(&client, S::NAME, self.me(), self.position).await?;
+        fate.ok_or(StorageError::Fenced)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    fn note_unsettled(&self, error: &StorageError) {
+        match error {
+            StorageError::Fenced => self.note_lost(),
+            error => warn!(stream = S::NAME, %error, "asking whether a commit succeeded"),
+        }
+    }
+
+    /// Another process writes in our place: nothing of ours is committed any more, also what was open.
+    fn note_lost(&self) {
+        self.session.mark_lost();
+        self.settled.store(true, Ordering::Release);
+    }
+
+    fn me(&self) -> (WriterId, i64) {
+        (self.session.writer(), self.session.epoch())
     }
 }
 

@@ -10,11 +10,11 @@ use myelin_types::{Position, StreamId};
 use crate::words::{Process, database, process, words};
 
 /// Longer than any test: what is seen was told.
-const NEVER: Duration = Duration::from_secs(3600);
+pub const NEVER: Duration = Duration::from_secs(3600);
 /// How long a test waits for what should happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn options(redis: &TestRedis, server_name: &str, look_every: Duration) -> NoticesOptions {
+pub fn options(redis: &TestRedis, server_name: &str, look_every: Duration) -> NoticesOptions {
     NoticesOptions {
         address: RedisAddress::Unix(redis.socket()),
         username: None,
@@ -35,7 +35,7 @@ async fn connected(database: &MigratedDatabase, name: &str, options: NoticesOpti
 }
 
 impl Process {
-    async fn say(&self, word: &str) -> StreamId {
+    pub async fn say(&self, word: &str) -> StreamId {
         self.writer.append(words(&[word])).await.unwrap()[0]
     }
 
@@ -49,7 +49,7 @@ impl Process {
 }
 
 /// Until the one hears the other, words may be lost; each that is said leads to the ones before.
-async fn until_heard(speaker: &Process, listener: &Process) {
+pub async fn until_heard(speaker: &Process, listener: &Process) {
     for _ in 0..200 {
         let id = speaker.say("hello").await;
         let mut positions = listener.feed.changes();

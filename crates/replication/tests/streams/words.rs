@@ -7,7 +7,7 @@ use std::{
 
 use myelin_leases::Session;
 use myelin_replication::{Feed, Stamped, Stream, StreamWriter, Topic};
-use myelin_storage::{Client, Result, Write, query};
+use myelin_storage::{Client, Database, Result, Write, query};
 use myelin_testing::MigratedDatabase;
 use myelin_types::{Position, StreamId, WriterId};
 
@@ -68,14 +68,18 @@ pub async fn database() -> MigratedDatabase {
 }
 
 pub async fn process(database: &MigratedDatabase, name: &str) -> Process {
-    let session = Session::register((**database).clone(), name, &[Words::NAME], Duration::ZERO)
-        .await
-        .expect("a free name");
-    let feed = Feed::<Words>::open((**database).clone()).await.unwrap();
+    process_on((**database).clone(), name).await
+}
+
+/// A process that reaches its database in a way of its own.
+pub async fn process_on(pool: Database, name: &str) -> Process {
+    let session = Session::register(pool.clone(), name, &[Words::NAME], Duration::ZERO).await;
+    let session = session.expect("a free name");
+    let feed = Feed::<Words>::open(pool.clone()).await.unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     feed.subscribe(move |batch| sink.lock().unwrap().extend(batch.rows.iter().map(|row| row.row.clone())));
-    let writer = StreamWriter::start((**database).clone(), session.clone(), feed.clone());
+    let writer = StreamWriter::start(pool, session.clone(), feed.clone());
     Process { session, feed, writer, seen }
 }
 

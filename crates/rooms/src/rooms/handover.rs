@@ -51,6 +51,10 @@ impl Holder for Engine {
                 }
                 *turn = None;
             }
+            // What failed here may still come to be written, which the heir must find.
+            while self.writer.check_settled().is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
         })
     }
 }
