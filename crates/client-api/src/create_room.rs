@@ -1,8 +1,8 @@
 //! Making rooms, and successors of rooms
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#creation)).
 
-use myelin_http::{ApiError, Routes};
-use myelin_rooms::{CreateRoom, InitialState, Preset, UpgradeRoom};
+use myelin_http::{ApiError, REQUEST_ID, RequestHead, Routes};
+use myelin_rooms::{CreateRoom, InitialState, Preset, RequestId, UpgradeRoom};
 use ruma::{
     OwnedRoomAliasId, RoomAliasId,
     api::{
@@ -26,7 +26,17 @@ pub(crate) fn routes(routes: &mut Routes<App>) {
     routes.add(upgrade);
 }
 
-async fn create(app: App, user: LocalUser, request: Request) -> Result<Response, ApiError> {
+/// The name that the request has, so that it may be repeated.
+fn request_id(user: &LocalUser, head: &RequestHead) -> Option<RequestId> {
+    RequestId::new(&user.user_id, head.header(REQUEST_ID)?)
+}
+
+async fn create(
+    app: App,
+    user: LocalUser,
+    request: Request,
+    head: RequestHead,
+) -> Result<Response, ApiError> {
     user.require_not_suspended()?;
     app.limits.room_creation.check(&user.user_id)?;
     if !request.invite_3pid.is_empty() {
@@ -47,6 +57,7 @@ async fn create(app: App, user: LocalUser, request: Request) -> Result<Response,
     room.creation_content = object(request.creation_content.as_ref())?;
     room.initial_state = request.initial_state.iter().map(initial_state).collect::<Result<_, _>>()?;
     room.power_level_content_override = object(request.power_level_content_override.as_ref())?;
+    room.request = request_id(&user, &head);
     let replaces = room.creation_content.contains_key("predecessor");
     let room_id = app.rooms.create_room(room).await.map_err(api)?;
     if replaces {
@@ -110,6 +121,7 @@ async fn upgrade(
     app: App,
     user: LocalUser,
     request: upgrade_room::v3::Request,
+    head: RequestHead,
 ) -> Result<upgrade_room::v3::Response, ApiError> {
     user.require_not_suspended()?;
     app.limits.room_creation.check(&user.user_id)?;
@@ -118,6 +130,7 @@ async fn upgrade(
         room_id: request.room_id,
         new_version: request.new_version,
         additional_creators: request.additional_creators,
+        request: request_id(&user, &head),
     };
     let room_id = app.rooms.upgrade(upgrade).await.map_err(api)?;
     replaced_room::carry_over(&app, &user, &room_id).await;

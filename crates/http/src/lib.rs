@@ -27,7 +27,7 @@ pub use self::{
     health::{Condition, Readiness, health_routes, metrics_routes},
     limits::owner_of,
     rate_limit::{RateLimit, RateLimiter, RetryAfter},
-    request::{RawRequest, RequestHead},
+    request::{REQUEST_ID, RawRequest, RequestHead},
     response::{Answer, JsonBody, RawResponse},
     router::Router,
     routes::{Mounted, Routes},

@@ -9,17 +9,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use percent_encoding::percent_decode_str;
 use ruma::api::error::ErrorKind;
 use serde::de::DeserializeOwned;
 
 use crate::{drain::Draining, error::ApiError, router::Route};
 
+/// A name of a request that whoever repeats it says again, so that what it makes is made once. Of no use where its user may choose
+/// what others see: each user has names of their own.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-myelin-request-id");
+
 /// Everything about a request but its meaning. Cheap to clone.
 #[derive(Clone)]
 pub struct RequestHead(Arc<Inner>);
 
+#[derive(Clone)]
 pub(crate) struct Inner {
     pub method: Method,
     pub uri: Uri,
@@ -91,6 +96,13 @@ impl RequestHead {
     /// A header's text, if it is there and is text.
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.0.headers.get(name)?.to_str().ok()
+    }
+
+    /// The same request with a header set.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        Arc::make_mut(&mut self.0).headers.insert(name, value);
+        self
     }
 
     /// The `User-Agent`.

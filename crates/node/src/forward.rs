@@ -14,12 +14,14 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method};
 use myelin_config::Address;
-use myelin_http::{ApiError, Around, Next, RawResponse, RequestHead, owner_of};
+use myelin_http::{ApiError, Around, Next, REQUEST_ID, RawResponse, RequestHead, owner_of};
 use myelin_leases::{Assignment, Living, Registration, Session, weigh};
 use myelin_replication::Horizon;
 use myelin_rooms::{Rooms, shard_of};
-use myelin_routing::{Api, ServedBy};
+use myelin_routing::{Api, Operation, ServedBy};
+use myelin_types::random_alphanumeric;
 use ruma::RoomId;
 use tokio::{sync::watch, time::Instant};
 use tracing::debug;
@@ -34,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(12);
 /// How long between two attempts, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
+/// How long the names of requests are that we give.
+const REQUEST_ID_LENGTH: usize = 24;
+
 /// Stands around all handlers of a process that is not alone.
 pub(crate) struct Forwarding {
     session: Session,
@@ -46,6 +51,8 @@ pub(crate) struct Forwarding {
     wishes: HashMap<&'static str, Wish>,
     /// The operations whose requests may be served twice.
     repeatable: HashSet<&'static str>,
+    /// Those whose requests may be if they have a name.
+    repeatable_by_name: HashSet<&'static str>,
     hasher: RandomState,
 }
 
@@ -93,8 +100,12 @@ impl Forwarding {
         let assignment = rooms.writers()?;
         let me = session.registration();
         let hasher = RandomState::new();
-        let repeatable = myelin_routing::operations().iter().filter(|operation| operation.may_repeat());
-        let repeatable = repeatable.map(|operation| operation.name.as_str()).collect();
+        let which = |may: fn(&Operation) -> bool| {
+            let operations = myelin_routing::operations().iter().filter(|operation| may(operation));
+            operations.map(|operation| operation.name.as_str()).collect()
+        };
+        let (repeatable, repeatable_by_name) =
+            (which(Operation::may_repeat), which(Operation::may_repeat_by_name));
         let pulses = Pulses::default();
         Some(Self {
             session,
@@ -106,6 +117,7 @@ impl Forwarding {
             assignment,
             wishes: wishes(),
             repeatable,
+            repeatable_by_name,
             hasher,
         })
     }
@@ -127,7 +139,22 @@ impl Forwarding {
 
     /// Whether a request may be served twice: a `POST` may have made something.
     fn may_repeat(&self, head: &RequestHead) -> bool {
-        head.method() != http::Method::POST || self.repeatable.contains(head.endpoint())
+        let endpoint = head.endpoint();
+        let may_repeat_by_name = || self.repeatable_by_name.contains(endpoint);
+        head.method() != Method::POST
+            || self.repeatable.contains(endpoint)
+            || may_repeat_by_name() && head.headers().contains_key(REQUEST_ID)
+    }
+
+    /// The request with a name, if it needs one to be served twice and whoever sent it gave it none.
+    fn named_if_needed(&self, head: RequestHead) -> RequestHead {
+        if !self.repeatable_by_name.contains(head.endpoint()) || head.headers().contains_key(REQUEST_ID) {
+            return head;
+        }
+        match HeaderValue::from_str(&random_alphanumeric(REQUEST_ID_LENGTH)) {
+            Ok(name) => head.with_header(REQUEST_ID, name),
+            Err(_) => head,
+        }
     }
 
     /// A process that another one named as the one to ask.
@@ -182,6 +209,7 @@ impl Forwarding {
     }
 
     async fn serve(&self, head: RequestHead, next: Next) -> Result<RawResponse, ApiError> {
+        let head = self.named_if_needed(head);
         let mut target = self.target(&head, &next);
         let started = Instant::now();
         let mut pause = PAUSE.0;
@@ -266,16 +294,14 @@ impl Forwarding {
     /// given to its heir. What a process that was replaced still has under way is refused by the database, or does no harm.
     async fn pass_on(&self, peer: &Peer, head: &RequestHead, target: Target) -> Option<Passed> {
         let passing = self.reach(peer, head);
-        if !self.may_repeat(head) || matches!(target, Target::Any | Target::AnyShard) {
+        if !self.may_repeat(head) || target == Target::Any {
             return Some(passing.await);
         }
         let mut assignment = self.assignment.clone();
         let moved = async {
             while assignment.changed().await.is_ok() {
-                match self.place(target) {
-                    Place::There(now) if now == *peer => {}
-                    Place::Nowhere => {}
-                    _ => return,
+                if self.has_moved(target, peer) {
+                    return;
                 }
             }
             std::future::pending().await
@@ -283,6 +309,20 @@ impl Forwarding {
         tokio::select! {
             passed = passing => Some(passed),
             () = moved => None,
+        }
+    }
+
+    /// Whether what a process was asked for is not its own any more. What is nobody's may still be.
+    fn has_moved(&self, target: Target, peer: &Peer) -> bool {
+        if target == Target::AnyShard {
+            let assignment = self.assignment.borrow();
+            let holders = assignment.holders();
+            return !holders.is_empty() && holders.iter().all(|holder| holder.name != peer.name);
+        }
+        match self.place(target) {
+            Place::There(now) => now != *peer,
+            Place::Nowhere => false,
+            Place::Here => true,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use myelin_config::{Address, Config, ResourceName, Secret};
-use myelin_http::{RawResponse, RequestHead};
+use myelin_http::{REQUEST_ID, RawResponse, RequestHead};
 use myelin_replication::ReplicationRequest;
 use myelin_storage::tls::{Authorities, ServerCertificate, TlsOptions};
 use parking_lot::Mutex;
@@ -267,7 +267,8 @@ fn client() -> ClientBuilder {
 
 /// The headers that mean something to a handler; not those of the connection, nor those that only we may set.
 fn passed_headers(headers: &http::HeaderMap) -> HeaderMap {
-    const PASSED: [HeaderName; 4] = [
+    const PASSED: [HeaderName; 5] = [
+        REQUEST_ID,
         http::header::AUTHORIZATION,
         http::header::CONTENT_TYPE,
         http::header::USER_AGENT,

@@ -20,8 +20,11 @@ use crate::{
 
 mod plan;
 mod power_levels;
+mod request;
 
 pub(crate) use plan::{Plan, state};
+pub(crate) use request::Makers;
+pub use request::RequestId;
 
 /// What a new room is like before anything is said about it
 /// ([spec](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom)).
@@ -84,6 +87,8 @@ pub struct CreateRoom {
     pub initial_state: Vec<InitialState>,
     /// Fields of `m.room.power_levels`, in place of the default ones.
     pub power_level_content_override: Map<String, Value>,
+    /// The request: if it has made a room already, that is the room.
+    pub request: Option<RequestId>,
 }
 
 impl CreateRoom {
@@ -102,6 +107,7 @@ impl CreateRoom {
             creation_content: Map::new(),
             initial_state: Vec::new(),
             power_level_content_override: Map::new(),
+            request: None,
         }
     }
 
@@ -125,19 +131,31 @@ impl Rooms {
             return Err(RoomError::RemoteUser(remote.clone()));
         }
         let alias = request.alias.clone();
+        let room_id = self.new_room_id(rules)?;
+        let name = request.request.clone();
+        let _alone = match &name {
+            Some(name) => Some(self.0.makers.enter(name).await),
+            None => None,
+        };
+        if let Some(made) = self.made_by(name.as_ref()).await? {
+            return Ok(made);
+        }
         if let Some(alias) = &alias {
             self.check_new_alias(alias).await?;
         }
-        let room_id = self.new_room_id(rules)?;
         let plan = self.plan(request, &version, rules).await?;
-        match self.create_planned(&plan, room_id, version, rules).await {
-            Err(RoomError::Unavailable(error)) => match alias {
-                // Somebody else may have taken the alias in the same moment.
-                Some(alias) => self.check_new_alias(&alias).await.and(Err(RoomError::Unavailable(error))),
-                None => Err(RoomError::Unavailable(error)),
-            },
-            outcome => outcome,
+        let error = match self.create_planned(&plan, room_id, version, rules).await {
+            Err(RoomError::Unavailable(error)) => error,
+            outcome => return outcome,
+        };
+        // Another process may have made the room, or somebody else taken the alias, in the same moment.
+        if let Some(made) = self.made_by(name.as_ref()).await? {
+            return Ok(made);
         }
+        if let Some(alias) = &alias {
+            self.check_new_alias(alias).await?;
+        }
+        Err(RoomError::Unavailable(error))
     }
 
     async fn check_new_alias(&self, alias: &OwnedRoomAliasId) -> Result<(), RoomError> {
@@ -191,8 +209,9 @@ impl Rooms {
         }
         let Some(first) = rows.first_mut() else { return Err(RoomError::UnknownRoom) };
         let alias = plan.alias.clone().map(|alias| (alias, plan.creator.clone()));
+        let request = plan.request.clone();
         first.writing.new_room =
-            Some(Box::new(NewRoom { room_version: version, is_public: plan.is_public, alias }));
+            Some(Box::new(NewRoom { room_version: version, is_public: plan.is_public, alias, request }));
         let room_id = room.room_id.clone();
         let room = self.found(room).await?;
         room.hand_over_applied(rows)?.committed().await?;

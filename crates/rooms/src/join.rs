@@ -69,7 +69,7 @@ impl Rooms {
         let mut rows = std::mem::take(&mut outliers.rows);
         rows.push(row);
         if is_new && let Some(first) = rows.first_mut() {
-            let new = NewRoom { room_version, is_public: false, alias: None };
+            let new = NewRoom { room_version, is_public: false, alias: None, request: None };
             first.writing.new_room = Some(Box::new(new));
         }
         room.hand_over_all(rows)?.committed().await?;

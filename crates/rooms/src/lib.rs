@@ -35,7 +35,7 @@ mod state;
 pub mod stream;
 mod upgrade;
 
-pub use create::{CreateRoom, InitialState, Preset};
+pub use create::{CreateRoom, InitialState, Preset, RequestId};
 pub use error::RoomError;
 pub use join::JoinAnswer;
 pub use membership::{ChangeMembership, MembershipAction, ProfileUpdate};

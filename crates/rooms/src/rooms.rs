@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::{
     EventRow, EventStream, OtherWriters, Profiles, PushEvaluator, RoomError, RoomsOptions,
+    create::Makers,
     heavy::Heavy,
     numbers::Numbers,
     resident::{self, Draft, Pending, Resident},
@@ -56,6 +57,7 @@ pub(crate) struct Engine {
     pub profile_changes: Mutex<HashMap<OwnedUserId, bool>>,
     /// When the last room was made, see [`Engine::creation_time`].
     last_creation: AtomicU64,
+    pub makers: Makers,
     /// By shard, whether this process writes it.
     held: Box<[AtomicBool]>,
     share: OnceLock<Share>,
@@ -108,6 +110,7 @@ impl Rooms {
             push,
             profile_changes: Mutex::default(),
             last_creation: AtomicU64::new(0),
+            makers: Makers::default(),
             held: (0..SHARDS).map(|_| AtomicBool::new(false)).collect(),
             share: OnceLock::new(),
             other_writers: OnceLock::new(),

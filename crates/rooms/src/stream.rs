@@ -12,6 +12,8 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::RequestId;
+
 mod persist;
 mod since;
 mod wire;
@@ -123,6 +125,7 @@ pub(crate) struct NewRoom {
     pub room_version: RoomVersionId,
     pub is_public: bool,
     pub alias: Option<(OwnedRoomAliasId, OwnedUserId)>,
+    pub request: Option<RequestId>,
 }
 
 impl EventRow {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use tracing::warn;
 
 use crate::{
-    RoomError, Rooms, SendEvent,
+    EventRow, RequestId, RoomError, Rooms, SendEvent,
     aliases::may_change,
     membership::raw,
     resident::{Draft, Resident},
@@ -31,6 +31,8 @@ pub struct UpgradeRoom {
     pub new_version: RoomVersionId,
     /// Who is a creator of the successor beside the user, from room version 12 on.
     pub additional_creators: Vec<OwnedUserId>,
+    /// The request: if it has made a successor already, what is left of the upgrade is done.
+    pub request: Option<RequestId>,
 }
 
 /// What of `m.room.create` tells where a room comes from.
@@ -42,6 +44,12 @@ struct Origin {
 #[derive(Deserialize)]
 struct Predecessor {
     room_id: OwnedRoomId,
+}
+
+/// What of `m.room.tombstone` tells where a room went.
+#[derive(Deserialize)]
+struct Replacement {
+    replacement_room: Option<OwnedRoomId>,
 }
 
 impl Rooms {
@@ -71,25 +79,25 @@ impl Rooms {
         if !may_change(&old, &request.sender, &TimelineEventType::RoomTombstone) {
             return Err(RoomError::Forbidden("you may not upgrade this room".to_owned()));
         }
-        let new_id = self.new_room_id(rules)?;
-        // Room ids that are hashes of the create event can't be named before it is made.
-        let tombstone = match &new_id {
-            Some(new_id) => Some(old.compose(self.tombstone(&request, new_id).await?).await?),
-            None => None,
-        };
-        let last_event = tombstone.as_ref().map(|tombstone| tombstone.pdu.event_id().clone());
         let is_public = self.is_public(&request.room_id).await?;
-        let plan = replicate::plan(self, &old, &request, rules, last_event, is_public).await?;
-        let new_id = self.create_planned(&plan, new_id, version.clone(), rules).await?;
-        let tombstone = match tombstone {
-            Some(tombstone) => tombstone,
-            None => old.compose(self.tombstone(&request, &new_id).await?).await?,
+        let (new_id, tombstone) = match self.made_by(request.request.as_ref()).await? {
+            Some(made) => (made, None),
+            None => self.make_successor(&mut old, &request, rules, is_public).await?,
         };
+        let tombstone = match tombstone {
+            None if replacement(&old).as_deref() != Some(&new_id) => {
+                Some(old.compose(self.tombstone(&request, &new_id).await?).await?)
+            }
+            tombstone => tombstone,
+        };
+        let old_nid = old.nid.0;
         let old_levels = restricted_levels(&old);
         let canonical_alias = content(&old, &StateEventType::RoomCanonicalAlias);
-        let (old_nid, new_nid) = (old.nid.0, self.enter(&new_id).await?.nid.0);
-        old.write(tombstone).await?;
-        self.move_aliases(old_nid, new_nid, is_public).await?;
+        let canonical_alias = canonical_alias.filter(|content| !content.is_empty());
+        if let Some(tombstone) = tombstone {
+            old.write(tombstone).await?;
+        }
+        self.move_aliases(old_nid, &new_id, is_public).await?;
         // What is left is good manners: the upgrade stands without it.
         let follow_ups = [
             canonical_alias.clone().map(|content| (&new_id, TimelineEventType::RoomCanonicalAlias, content)),
@@ -105,6 +113,26 @@ impl Rooms {
         Ok(new_id)
     }
 
+    /// Makes the successor, and the tombstone that names it if that could be made before.
+    async fn make_successor(
+        &self,
+        old: &mut InRoom,
+        request: &UpgradeRoom,
+        rules: Rules,
+        is_public: bool,
+    ) -> Result<(OwnedRoomId, Option<EventRow>), RoomError> {
+        let new_id = self.new_room_id(rules)?;
+        // Room ids that are hashes of the create event can't be named before it is made.
+        let tombstone = match &new_id {
+            Some(new_id) => Some(old.compose(self.tombstone(request, new_id).await?).await?),
+            None => None,
+        };
+        let last_event = tombstone.as_ref().map(|tombstone| tombstone.pdu.event_id().clone());
+        let plan = replicate::plan(self, old, request, rules, last_event, is_public).await?;
+        let new_id = self.create_planned(&plan, new_id, request.new_version.clone(), rules).await?;
+        Ok((new_id, tombstone))
+    }
+
     async fn tombstone(&self, request: &UpgradeRoom, new_id: &RoomId) -> Result<Draft, RoomError> {
         let content = json!({ "body": "This room has been replaced", "replacement_room": new_id });
         let content: Box<RawValue> = serde_json::value::to_raw_value(&content)
@@ -114,9 +142,11 @@ impl Rooms {
         Draft::new(&self.0, template).await
     }
 
-    async fn move_aliases(&self, old_nid: i64, new_nid: i64, was_public: bool) -> Result<(), RoomError> {
+    /// The new room may be another process's by now, so it is not entered.
+    async fn move_aliases(&self, old_nid: i64, new_id: &RoomId, was_public: bool) -> Result<(), RoomError> {
         let client = self.0.database.get().await?;
-        aliases::move_aliases(&client, old_nid, new_nid).await?;
+        let new = rooms::get_room(&client, new_id.as_str()).await?.ok_or(RoomError::UnknownRoom)?;
+        aliases::move_aliases(&client, old_nid, new.room_nid).await?;
         if was_public {
             rooms::set_public(&client, old_nid, false).await?;
         }
@@ -147,6 +177,12 @@ impl Rooms {
 /// The content of a state event with an empty key.
 fn content(room: &Resident, event_type: &StateEventType) -> Option<Map<String, Value>> {
     room.pdu(event_type, "")?.content_as().ok()
+}
+
+/// The room that replaces a room.
+fn replacement(room: &Resident) -> Option<OwnedRoomId> {
+    let tombstone = room.pdu(&StateEventType::RoomTombstone, "")?;
+    tombstone.content_as::<Replacement>().ok()?.replacement_room
 }
 
 /// Power levels by which ordinary members can't send to the room nor invite to it any more; `None` if it is so already.

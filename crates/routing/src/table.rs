@@ -33,10 +33,15 @@ impl Operation {
     pub fn may_repeat(&self) -> bool {
         self.method != Method::POST || REPEATABLE_POSTS.contains(&self.name.as_str())
     }
+
+    /// Whether that is so where both bear the same `X-Myelin-Request-Id`.
+    pub fn may_repeat_by_name(&self) -> bool {
+        REPEATABLE_BY_NAME.contains(&self.name.as_str())
+    }
 }
 
 /// `POST` operations that ask, or say what is to be. A membership that the same user gives for the second time is not given again
-/// (`Rooms::change_membership`). `createRoom` and `upgradeRoom` would make a second room.
+/// (`Rooms::change_membership`).
 const REPEATABLE_POSTS: [&str; 17] = [
     "ban",
     "defineFilter",
@@ -56,6 +61,9 @@ const REPEATABLE_POSTS: [&str; 17] = [
     "unban",
     "uploadKeys",
 ];
+
+/// `POST` operations that make one thing, however often they come, if each time under the same name.
+const REPEATABLE_BY_NAME: [&str; 2] = ["createRoom", "upgradeRoom"];
 
 /// An enum that is written as one word in the table.
 macro_rules! words {
@@ -303,6 +311,9 @@ mod tests {
         check("createRoom", false);
         check("upgradeRoom", false);
         check("claimKeys", false);
+        let by_name: Vec<_> =
+            operations().iter().filter(|operation| operation.may_repeat_by_name()).collect();
+        assert_eq!(by_name.len(), REPEATABLE_BY_NAME.len());
     }
 
     #[test]

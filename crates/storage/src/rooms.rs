@@ -31,15 +31,22 @@ pub async fn take_room_nid(db: &impl GenericClient) -> Result<i64> {
     Ok(query_one(db, "SELECT nextval('room_nids')", &[]).await?.get(0))
 }
 
-/// Adds a room.
+/// Adds a room, which a request made that has a name.
 ///
 /// # Errors
-/// A unique violation if there is one of that id.
-pub async fn insert_room(db: &impl Write, room: &RoomRow) -> Result<()> {
+/// A unique violation if there is one of that id, or made by that request.
+pub async fn insert_room(db: &impl Write, room: &RoomRow, made_by_request: Option<&str>) -> Result<()> {
     const SQL: &str = "
-        INSERT INTO rooms (room_nid, room_id, room_version, is_public, is_blocked) VALUES ($1, $2, $3, $4, $5)";
+        INSERT INTO rooms (room_nid, room_id, room_version, is_public, is_blocked, made_by_request)
+        VALUES ($1, $2, $3, $4, $5, $6)";
     let RoomRow { room_nid, room_id, room_version, is_public, is_blocked } = room;
-    db.write(SQL, &[room_nid, room_id, room_version, is_public, is_blocked]).await
+    db.write(SQL, &[room_nid, room_id, room_version, is_public, is_blocked, &made_by_request]).await
+}
+
+/// The id of the room that the request made.
+pub async fn get_room_made_by(db: &impl GenericClient, request: &str) -> Result<Option<String>> {
+    const SQL: &str = "SELECT room_id FROM rooms WHERE made_by_request = $1";
+    Ok(query_opt(db, SQL, &[&request]).await?.map(|row| row.get(0)))
 }
 
 /// The room of that id.

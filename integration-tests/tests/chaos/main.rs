@@ -6,12 +6,12 @@
 //! leaves its figures in that file.
 
 mod fleet;
-mod memberships;
 mod network;
 mod overload;
 mod postgres;
 mod processes;
 mod redis;
+mod standing_still;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use myelin_events::Rules;
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId, events::TimelineEventType};
 use serde_json::{Map, Value, json};
 
-use super::{CreateRoom, InitialState, Preset, power_levels};
+use super::{CreateRoom, InitialState, Preset, RequestId, power_levels};
 use crate::{ChangeMembership, EncryptNewRooms, MembershipAction, RoomError, Rooms, membership};
 
 /// The first events of a room.
@@ -14,6 +14,7 @@ pub(crate) struct Plan {
     pub is_public: bool,
     pub alias: Option<OwnedRoomAliasId>,
     pub events: Vec<InitialState>,
+    pub request: Option<RequestId>,
 }
 
 /// Invites that one request may ask for.
@@ -71,7 +72,8 @@ impl Rooms {
         for invited in &request.invite {
             events.push(self.member_event(&request, invited, MembershipAction::Invite).await);
         }
-        Ok(Plan { creator: request.creator, is_public: request.is_public, alias: request.alias, events })
+        let CreateRoom { creator, is_public, alias, request, .. } = request;
+        Ok(Plan { creator, is_public, alias, events, request })
     }
 
     async fn member_event(

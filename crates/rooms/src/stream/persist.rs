@@ -13,6 +13,7 @@ use myelin_types::{Position, StreamId};
 use ruma::events::{StateEventType, room::member::MembershipState};
 
 use super::{Base, DeltaRef, EventRow, EventStream, StateBefore, since};
+use crate::RequestId;
 
 impl Stream for EventStream {
     const NAME: &'static str = "events";
@@ -67,7 +68,7 @@ async fn insert_room(db: &impl Write, row: &Stamped<EventRow>) -> Result<()> {
         is_public: new.is_public,
         is_blocked: false,
     };
-    rooms::insert_room(db, &room).await?;
+    rooms::insert_room(db, &room, new.request.as_ref().map(RequestId::as_str)).await?;
     match &new.alias {
         Some((alias, creator)) => {
             aliases::insert_alias_of_new(db, alias.as_str(), room_nid, creator.as_str()).await

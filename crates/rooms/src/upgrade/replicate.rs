@@ -37,6 +37,7 @@ pub(super) async fn plan(
 ) -> Result<Plan, RoomError> {
     let mut create = CreateRoom::new(request.sender.clone());
     create.is_public = is_public;
+    create.request.clone_from(&request.request);
     create.creation_content = creation_content(old, request, rules, last_event);
     let levels = power_levels(old, request, rules);
     // Whoever upgrades must be able to send all of what follows; what is too much is taken back at the end.

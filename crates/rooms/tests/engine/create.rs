@@ -1,7 +1,8 @@
 //! Making rooms.
 
+use futures_util::future::join_all;
 use myelin_events::SUPPORTED_ROOM_VERSIONS;
-use myelin_rooms::{CreateRoom, EncryptNewRooms, InitialState, Preset, RoomError};
+use myelin_rooms::{CreateRoom, EncryptNewRooms, InitialState, Preset, RequestId, RoomError};
 use ruma::{RoomVersionId, owned_room_alias_id};
 use serde_json::{Value, json};
 
@@ -147,4 +148,26 @@ async fn operators_can_have_new_rooms_encrypted() {
     assert_eq!(world.content(&private, "m.room.encryption", "")["algorithm"], "m.megolm.v1.aes-sha2");
     let public = world.room().await;
     assert_eq!(world.content(&public, "m.room.encryption", ""), Value::Null);
+}
+
+#[tokio::test]
+async fn a_request_that_is_repeated_makes_one_room() {
+    let world = World::new().await;
+    let request = |creator: &str, name: &str| {
+        let mut request = CreateRoom::new(user(creator));
+        request.alias = Some(owned_room_alias_id!("#one:one.test"));
+        request.request = RequestId::new(&user(creator), name);
+        assert!(request.request.is_some());
+        request
+    };
+    let at_once = join_all((0..4).map(|_| world.rooms.create_room(request(ALICE, "one")))).await.into_iter();
+    let made: Vec<_> = at_once.map(|made| made.expect("it is made once")).collect();
+    assert!(made.iter().all(|room_id| *room_id == made[0]), "{made:?}");
+    assert_eq!(world.rooms.create_room(request(ALICE, "one")).await.unwrap(), made[0], "also later");
+
+    let taken = world.rooms.create_room(request(ALICE, "two")).await;
+    assert!(matches!(taken, Err(RoomError::AliasTaken(_))), "another request: {taken:?}");
+    let mut of_bob = request(BOB, "one");
+    of_bob.alias = None;
+    assert_ne!(world.rooms.create_room(of_bob).await.unwrap(), made[0], "another user");
 }

@@ -1,6 +1,9 @@
 //! Upgrades.
 
-use myelin_rooms::{MembershipAction, RoomError, UpgradeRoom};
+use std::sync::Arc;
+
+use myelin_events::Pdu;
+use myelin_rooms::{CreateRoom, MembershipAction, RequestId, RoomError, UpgradeRoom};
 use ruma::{RoomVersionId, room_alias_id};
 use serde_json::json;
 
@@ -20,6 +23,7 @@ async fn check(from: RoomVersionId, to: RoomVersionId) {
         room_id: old.clone(),
         new_version: to.clone(),
         additional_creators: vec![],
+        request: None,
     };
     let refused = world.rooms.upgrade(request.clone()).await;
     assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
@@ -57,4 +61,37 @@ async fn an_upgraded_room_has_a_successor_with_its_state() {
     check(RoomVersionId::V10, RoomVersionId::V12).await;
     check(RoomVersionId::V12, RoomVersionId::V12).await;
     check(RoomVersionId::V12, RoomVersionId::V10).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_repeated_is_finished_and_not_begun_again() {
+    for version in [RoomVersionId::V11, RoomVersionId::V12] {
+        let world = World::new().await;
+        let old = world.room_of_version(RoomVersionId::V10).await;
+        let alias = room_alias_id!("#a:one.test");
+        world.rooms.create_alias(&user(ALICE), alias, &old).await.unwrap();
+        world.set(ALICE, &old, "m.room.canonical_alias", "", json!({"alias": alias})).await.unwrap();
+        // Who was asked first came as far as making the successor.
+        let mut create = CreateRoom::new(user(ALICE));
+        create.request = RequestId::new(&user(ALICE), "one");
+        create.room_version = Some(version.clone());
+        let request = create.request.clone();
+        let made = world.rooms.create_room(create).await.unwrap();
+
+        let upgrade = UpgradeRoom {
+            sender: user(ALICE),
+            room_id: old.clone(),
+            new_version: version,
+            additional_creators: vec![],
+            request,
+        };
+        for _ in 0..2 {
+            assert_eq!(world.rooms.upgrade(upgrade.clone()).await.unwrap(), made);
+            assert_eq!(world.content(&old, "m.room.tombstone", "")["replacement_room"], made.as_str());
+            assert_eq!(world.rooms.get_alias(alias).await.unwrap(), Some(made.clone()));
+            assert_eq!(world.content(&made, "m.room.canonical_alias", "")["alias"], alias.as_str());
+        }
+        let is_tombstone = |event: &&Arc<Pdu>| event.event_type().to_string() == "m.room.tombstone";
+        assert_eq!(world.timeline(&old).iter().filter(is_tombstone).count(), 1);
+    }
 }

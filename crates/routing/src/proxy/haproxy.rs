@@ -92,8 +92,8 @@ fn backend(group: &Group, text: &mut String) -> std::fmt::Result {
     writeln!(text)
 }
 
-/// Tells the requests that give a membership.
-const MEMBERSHIP: &str = "{ path_end /ban /forget /invite /join /kick /leave /unban }";
+/// Tells the requests about a room that give a membership, or a successor to the room.
+const MEMBERSHIP: &str = "{ path_end /ban /forget /invite /join /kick /leave /unban /upgrade }";
 
 const HEAD: &str = r#"# Made by `myelin-ctl proxy-config haproxy`.
 #
@@ -119,8 +119,10 @@ defaults
 
 "#;
 
-const FRONT: &str = r#"    # A request that may have made something is not sent twice. A membership that is given twice is one.
-    http-request disable-l7-retry if METH_POST !{ path_end /ban /forget /invite /join /kick /leave /unban } !{ path_sub /join/ /knock/ }
+const FRONT: &str = r#"    # A request that may have made something is not sent twice. A membership that is given twice is one, and a room that is made under
+    # the same name.
+    http-request set-header X-Myelin-Request-Id %[uuid()]
+    http-request disable-l7-retry if METH_POST !{ path_end /ban /forget /invite /join /kick /leave /unban /upgrade /createRoom } !{ path_sub /join/ /knock/ }
     http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Proto https if { ssl_fc }
     http-request set-header X-Forwarded-Proto http if !{ ssl_fc }

@@ -139,6 +139,7 @@ const PROXY: &str = r#"
     proxy_set_header Host $host;
     proxy_set_header X-Forwarded-For $remote_addr;
     proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Myelin-Request-Id $request_id;
     proxy_connect_timeout 2s;
     # A request that was not sent is sent to the next process, whatever it is; one that was sent, only if that is safe.
     proxy_next_upstream error timeout http_502 http_503;
@@ -146,9 +147,9 @@ const PROXY: &str = r#"
 
 "#;
 
-const CHANGING: &str = r#"    # Events are sent under a transaction id, and a membership that is given twice is one, so those that a process took which then
-    # stands still are sent again, to one that knows by then who writes the room instead.
-    location ~ ^/_matrix/client/[^/]+/(?:rooms/[^/]+/(?:(?:send|state|redact)/|(?:ban|forget|invite|join|kick|leave|unban)$)|(?:join|knock)/) {
+const CHANGING: &str = r#"    # Events are sent under a transaction id, a membership that is given twice is one, and a request that makes a room makes one by
+    # its name, so those that a process took which then stands still are sent again, to one that knows by then who writes the room.
+    location ~ ^/_matrix/client/[^/]+/(?:rooms/[^/]+/(?:(?:send|state|redact)/|(?:ban|forget|invite|join|kick|leave|unban|upgrade)$)|(?:join|knock)/|createRoom$) {
         proxy_read_timeout 5s;
         proxy_next_upstream error http_502 http_503;
         error_page 504 = @myelin_again;

@@ -1,8 +1,8 @@
-//! People come and go while the writer of their room stands still.
+//! What is asked of a writer of rooms that stands still is done by its heir: people come and go, and rooms are made, once.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use myelin_integration_tests::{Cluster, Topology, User, path_segment};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use crate::REPLACED;
 const AT_MOST: Duration = Duration::from_secs(10);
 /// Longer than anybody waits for a writer that works.
 const LONG: Duration = Duration::from_secs(2);
+/// So many rooms that the writer that stands still is asked for some of them.
+const MANY_ROOMS: usize = 16;
 /// Rooms for each change, so that the writer that stands still has some of them.
 const ROOMS: usize = 4;
 
@@ -56,13 +58,53 @@ async fn memberships_are_given_though_the_writer_of_the_room_stands_still() {
     assert!(waited.iter().all(|(_, waited)| *waited < AT_MOST), "{waited:?}");
     assert!(waited.iter().any(|(_, waited)| *waited > LONG), "no request was under way there: {waited:?}");
 
-    let writer = cluster.daemon_mut("events1");
+    wakes_up(&mut cluster, "events1").await;
+}
+
+#[tokio::test]
+async fn rooms_are_made_and_replaced_though_a_writer_of_rooms_stands_still() {
+    let mut cluster = Cluster::start(Topology::default()).await;
+    has_rooms(&cluster, "events1").await;
+    let alice = cluster.register("worker1", "alice").await;
+    let old = join_all((0..MANY_ROOMS).map(|_| alice.create_room(json!({})))).await;
+
+    cluster.daemon_mut("events1").pause().await;
+    let made = (0..MANY_ROOMS).map(async |_| in_time(alice.create_room(json!({}))).await);
+    let replaced = old.iter().map(async |old| {
+        let path = format!("/_matrix/client/v3/rooms/{}/upgrade", path_segment(old));
+        let (answer, waited) = in_time(alice.post(&path, json!({ "new_version": "11" }))).await;
+        (answer["replacement_room"].as_str().expect("a room").to_owned(), waited)
+    });
+    let (made, replaced) = join(join_all(made), join_all(replaced)).await;
+    for asked in [&made, &replaced] {
+        assert!(asked.iter().any(|(_, waited)| *waited > LONG), "no request was under way there: {asked:?}");
+    }
+    wakes_up(&mut cluster, "events1").await;
+
+    // What it had begun before it slept came to nothing, or was found by its heir.
+    let told = old.into_iter().chain(made.into_iter().chain(replaced).map(|(room, _)| room));
+    let joined = alice.at(cluster.api("worker2")).get("/_matrix/client/v3/joined_rooms").await;
+    let joined = joined["joined_rooms"].as_array().expect("a list of rooms").iter();
+    let joined: BTreeSet<_> = joined.map(|room| room.as_str().expect("a room").to_owned()).collect();
+    assert_eq!(joined, told.collect());
+}
+
+/// What is done at last, and how long it took.
+async fn in_time<T>(done: impl Future<Output = T>) -> (T, Duration) {
+    let asked = Instant::now();
+    let done = tokio::time::timeout(AT_MOST, done).await.expect("an heir does it");
+    (done, asked.elapsed())
+}
+
+/// A process that stood still goes on, finds out that it was replaced, and ends.
+async fn wakes_up(cluster: &mut Cluster, name: &str) {
+    let writer = cluster.daemon_mut(name);
     writer.resume().await;
     let status = writer.ended().await;
     assert_eq!(status.code(), Some(REPLACED), "{status}");
 }
 
-/// Waits until a writer of rooms has been handed its share: it is ready before that.
+/// Waits until a writer of rooms has been handed its share, and the others know: it is ready before that.
 async fn has_rooms(cluster: &Cluster, name: &str) {
     const SQL: &str = "SELECT count(*) FROM leases JOIN instances USING (writer_id, epoch)
                         WHERE instance_name = $1 AND lease LIKE 'events/%'";
@@ -70,6 +112,8 @@ async fn has_rooms(cluster: &Cluster, name: &str) {
     while database.query_one(SQL, &[&name]).await.expect("an answer").get::<_, i64>(0) < 16 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // They look twice a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// A room of Alice's in which Bob's membership is as wanted.
