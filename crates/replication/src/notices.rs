@@ -24,7 +24,8 @@ use fred::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    sync::{Notify, mpsc},
+    runtime::Handle,
+    sync::{Notify, mpsc, oneshot},
     task::AbortHandle,
     time::MissedTickBehavior,
 };
@@ -32,7 +33,7 @@ use tracing::{debug, info, warn};
 
 use crate::{Feed, Stream, wire};
 
-/// Messages of a stream that wait to be taken in, or to be published. What is more is dropped: it is read from the database.
+/// Messages that wait to be published. What is more is dropped: it is read from the database.
 const QUEUE: usize = 4096;
 /// How long Redis may take for one command.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
@@ -91,9 +92,14 @@ struct Inner {
     options: NoticesOptions,
     subscriber: SubscriberClient,
     outgoing: mpsc::Sender<(Arc<str>, Bytes)>,
-    streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>>,
+    inlets: Inlets,
     tasks: Mutex<Vec<AbortHandle>>,
+    /// The thread that takes messages in ends when this is dropped.
+    _open: oneshot::Sender<()>,
 }
+
+/// Where the messages of each channel go.
+type Inlets = Arc<Mutex<HashMap<String, Arc<Inlet>>>>;
 
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -151,9 +157,10 @@ struct Told<T> {
     what: T,
 }
 
-/// Where the messages of a stream go.
+/// Where the messages of a channel go.
 struct Inlet {
-    messages: mpsc::Sender<Bytes>,
+    /// Takes a message in, or says that something before it is missing.
+    take_in: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
     /// Something was or may have been missed: the database is to be read.
     missed: Notify,
 }
@@ -186,24 +193,23 @@ impl Notices {
         let subscriber = builder.build_subscriber_client()?;
         let publisher = builder.build()?;
         let (outgoing, queue) = mpsc::channel(QUEUE);
-        let streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>> = Arc::default();
+        let inlets = Inlets::default();
+        let (open, closed) = oneshot::channel();
+        listen_on_a_thread(&subscriber, &inlets, closed)?;
         let tasks = vec![
-            tokio::spawn(take_in(subscriber.clone(), streams.clone())).abort_handle(),
-            tokio::spawn(look_after_reconnects(subscriber.clone(), streams.clone())).abort_handle(),
             tokio::spawn(publish(publisher.clone(), queue)).abort_handle(),
-            subscriber.manage_subscriptions().abort_handle(),
-            subscriber.connect().abort_handle(),
             publisher.connect().abort_handle(),
         ];
         let tasks = Mutex::new(tasks);
-        Ok(Self(Arc::new(Inner { options, subscriber, outgoing, streams, tasks })))
+        Ok(Self(Arc::new(Inner { options, subscriber, outgoing, inlets, tasks, _open: open })))
     }
 
     /// Has a feed hear of what other processes commit, and they of what is committed here.
     pub fn join<S: Stream>(&self, feed: &Feed<S>) {
         let channel: Arc<str> = format!("myelin:{}:stream:{}", self.0.options.server_name, S::NAME).into();
-        let (inlet, queue) = self.listen(&channel);
-        let reading = tokio::spawn(read(feed.clone(), inlet, queue, self.0.options.look_every));
+        let taking_in = feed.clone();
+        let inlet = self.listen(&channel, move |message| deliver(&taking_in, message));
+        let reading = tokio::spawn(read(feed.clone(), inlet, self.0.options.look_every));
         self.0.tasks.lock().push(reading.abort_handle());
         let outlet = Outlet { connection: Arc::downgrade(&self.0), channel };
         feed.publish_to(move |notice| outlet.publish(|| wire::encode::<S>(notice)));
@@ -217,26 +223,26 @@ impl Notices {
         hear: impl Fn(T) + Send + Sync + 'static,
     ) -> Teller<T> {
         let channel: Arc<str> = format!("myelin:{}:{name}", self.0.options.server_name).into();
-        let (_, mut queue) = self.listen(&channel);
         let me = rand::random();
-        let reading = tokio::spawn(async move {
-            while let Some(message) = queue.recv().await {
-                match serde_json::from_slice::<Told<T>>(&message) {
-                    Ok(told) if told.by == me => {}
-                    Ok(told) => hear(told.what),
-                    // A newer version may say more than we understand.
-                    Err(error) => debug!(%error, "a message that is not understood"),
-                }
+        self.listen(&channel, move |message| {
+            match serde_json::from_slice::<Told<T>>(message) {
+                Ok(told) if told.by == me => {}
+                Ok(told) => hear(told.what),
+                // A newer version may say more than we understand.
+                Err(error) => debug!(%error, "a message that is not understood"),
             }
+            true
         });
-        self.0.tasks.lock().push(reading.abort_handle());
         Teller { outlet: Outlet { connection: Arc::downgrade(&self.0), channel }, me, what: PhantomData }
     }
 
-    fn listen(&self, channel: &Arc<str>) -> (Arc<Inlet>, mpsc::Receiver<Bytes>) {
-        let (messages, queue) = mpsc::channel(QUEUE);
-        let inlet = Arc::new(Inlet { messages, missed: Notify::new() });
-        self.0.streams.lock().insert(channel.to_string(), inlet.clone());
+    fn listen(
+        &self,
+        channel: &Arc<str>,
+        take_in: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> Arc<Inlet> {
+        let inlet = Arc::new(Inlet { take_in: Box::new(take_in), missed: Notify::new() });
+        self.0.inlets.lock().insert(channel.to_string(), inlet.clone());
         let subscriber = self.0.subscriber.clone();
         let name = channel.to_string();
         let subscribing = tokio::spawn(async move {
@@ -247,7 +253,7 @@ impl Notices {
             }
         });
         self.0.tasks.lock().push(subscribing.abort_handle());
-        (inlet, queue)
+        inlet
     }
 
     /// How many messages wait to be published.
@@ -292,61 +298,76 @@ async fn publish(publisher: Client, mut queue: mpsc::Receiver<(Arc<str>, Bytes)>
     }
 }
 
-/// Gives each message to its stream.
-async fn take_in(subscriber: SubscriberClient, streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>>) {
+/// Has messages read and taken in on a thread of their own, until `closed` ends. They come one by one, and on a runtime of several
+/// threads each would wake two. Tasks that taking them in begins are the caller's runtime's.
+fn listen_on_a_thread(
+    subscriber: &SubscriberClient,
+    inlets: &Inlets,
+    closed: oneshot::Receiver<()>,
+) -> Result<(), NoticesError> {
+    let others = Handle::current();
+    let failed = |error: std::io::Error| NoticesError(error.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    {
+        let _tasks_are_its_own = runtime.enter();
+        tokio::spawn(take_in(subscriber.clone(), inlets.clone(), others));
+        tokio::spawn(look_after_reconnects(subscriber.clone(), inlets.clone()));
+        subscriber.manage_subscriptions();
+        subscriber.connect();
+    }
+    let listen = move || {
+        // Its end is that of the sender: nothing is ever sent.
+        let _ = runtime.block_on(closed);
+    };
+    std::thread::Builder::new().name("notices".to_owned()).spawn(listen).map_err(failed)?;
+    Ok(())
+}
+
+/// Gives each message to its inlet.
+async fn take_in(subscriber: SubscriberClient, inlets: Inlets, runtime: Handle) {
     let mut messages = subscriber.message_rx();
     loop {
-        match messages.recv().await {
-            Ok(Message { channel, value: Value::Bytes(bytes), .. }) => offer(&streams, &channel, bytes),
+        let message = messages.recv().await;
+        let _tasks = runtime.enter();
+        match message {
+            Ok(Message { channel, value: Value::Bytes(bytes), .. }) => offer(&inlets, &channel, &bytes),
             Ok(Message { channel, value: Value::String(text), .. }) => {
-                offer(&streams, &channel, Bytes::copy_from_slice(text.as_bytes()));
+                offer(&inlets, &channel, text.as_bytes());
             }
             Ok(_) => {}
             Err(tokio::sync::broadcast::error::RecvError::Lagged(count)) => {
                 warn!(count, "notices came faster than they could be taken in");
-                streams.lock().values().for_each(|inlet| inlet.look());
+                inlets.lock().values().for_each(|inlet| inlet.look());
             }
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         }
     }
 }
 
-fn offer(streams: &Mutex<HashMap<String, Arc<Inlet>>>, channel: &str, message: Bytes) {
-    let streams = streams.lock();
-    let Some(inlet) = streams.get(channel) else { return };
-    if inlet.messages.try_send(message).is_err() {
+fn offer(inlets: &Inlets, channel: &str, message: &[u8]) {
+    let inlet = inlets.lock().get(channel).cloned();
+    if let Some(inlet) = inlet
+        && !(inlet.take_in)(message)
+    {
         inlet.look();
     }
 }
 
 /// While a connection was gone, messages were lost.
-async fn look_after_reconnects(
-    subscriber: SubscriberClient,
-    streams: Arc<Mutex<HashMap<String, Arc<Inlet>>>>,
-) {
+async fn look_after_reconnects(subscriber: SubscriberClient, inlets: Inlets) {
     let mut reconnects = subscriber.reconnect_rx();
     while reconnects.recv().await.is_ok() {
         info!("connected to Redis");
-        streams.lock().values().for_each(|inlet| inlet.look());
+        inlets.lock().values().for_each(|inlet| inlet.look());
     }
 }
 
-/// Keeps a feed up to date with what other processes commit.
-async fn read<S: Stream>(
-    feed: Feed<S>,
-    inlet: Arc<Inlet>,
-    mut queue: mpsc::Receiver<Bytes>,
-    look_every: Duration,
-) {
+/// Has a feed read from the database what it was not told.
+async fn read<S: Stream>(feed: Feed<S>, inlet: Arc<Inlet>, look_every: Duration) {
     let mut ticks = tokio::time::interval(look_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            message = queue.recv() => match message {
-                Some(message) if deliver(&feed, &message) => continue,
-                Some(_) => {}
-                None => return,
-            },
             () = inlet.missed.notified() => {}
             _ = ticks.tick() => {}
         }
