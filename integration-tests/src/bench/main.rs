@@ -65,6 +65,9 @@ struct Arguments {
     /// The database in which it writes what somebody wants written.
     #[arg(long, hide = true, requires = "serve_nothing")]
     database: Option<String>,
+    /// Hear what a Redis tells, at this socket; for the program's own use.
+    #[arg(long, hide = true)]
+    hear_nothing: Option<PathBuf>,
     /// Scenarios, by their names or how these begin. Without any, all.
     scenarios: Vec<String>,
 }
@@ -75,6 +78,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(port) = arguments.serve_nothing {
         nothing::serve(port, arguments.database).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(socket) = arguments.hear_nothing {
+        floors::hear(socket).await?;
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.list {
