@@ -143,10 +143,19 @@ impl Accounts {
     /// # Errors
     /// If the database fails.
     pub async fn log_in(&self, user_id: &UserId, log_in: LogIn<'_>) -> Result<LoggedIn> {
+        let is_made_up = log_in.device_id.is_none();
         let session = self.prepare_session(user_id, log_in);
-        let started = sessions::insert_session(&self.db().await?, session.row(user_id)).await?;
-        self.forget_tokens(&started.revoked).await;
-        Ok(session.begun(user_id.to_owned(), started.is_new_device))
+        let (db, row) = (self.db().await?, session.row(user_id));
+        let is_new_device = if is_made_up {
+            sessions::insert_first_session(&db, row).await?;
+            true
+        } else {
+            let started = sessions::insert_session(&db, row).await?;
+            drop(db);
+            self.forget_tokens(&started.revoked).await;
+            started.is_new_device
+        };
+        Ok(session.begun(user_id.to_owned(), is_new_device))
     }
 
     /// A session with everything but its row.

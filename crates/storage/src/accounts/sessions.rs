@@ -25,7 +25,7 @@ pub struct NewSession<'a> {
     pub refresh: Option<NewRefreshToken>,
 }
 
-/// The parameters of [`INSERT_SESSION`].
+/// The parameters of what starts a session.
 struct Parameters<'a> {
     user_id: &'a str,
     device_id: &'a str,
@@ -104,9 +104,20 @@ pub async fn insert_session(db: &impl GenericClient, session: NewSession<'_>) ->
     Ok(SessionStarted { is_new_device: row.try_get(0)?, revoked: TokenHash::list(&row, 1)? })
 }
 
-/// Starts the first session of an account, which revokes nothing.
+/// Starts a session on a device that is new, so that there is nothing to revoke.
+///
+/// # Errors
+/// A unique violation if the device is known.
 pub async fn insert_first_session(db: &impl Write, session: NewSession<'_>) -> Result<()> {
-    db.write(INSERT_SESSION, &Parameters::from(&session).list()).await
+    const SQL: &str = "
+        WITH device AS (
+            INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES ($1, $2, $3, $4)),
+        refresh AS (
+            INSERT INTO refresh_tokens (token_hash, user_id, device_id, expires_ts, session_expires_ts)
+            SELECT $7, $1, $2, $8, $9 WHERE $7::bytea IS NOT NULL)
+        INSERT INTO access_tokens (token_hash, user_id, device_id, expires_ts, validated_ts, refresh_hash)
+            VALUES ($5, $1, $2, $6, $4, $7)";
+    db.write(SQL, &Parameters::from(&session).list()).await
 }
 
 /// An access token with its user, as authentication needs it.
