@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{drain::Draining, error::ApiError, router::Route};
 
-/// A name of a request that whoever repeats it says again, so that what it makes is made once. Of no use where its user may choose
-/// what others see: each user has names of their own.
+/// A request's name, which whoever repeats it says again, so that what it makes is made once. Each user has names of their own: nobody
+/// comes to what is another's by saying theirs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-myelin-request-id");
 
 /// Everything about a request but its meaning. Cheap to clone.
