@@ -157,10 +157,12 @@ struct Told<T> {
     what: T,
 }
 
+/// Takes a message in, or says that something before it is missing.
+type TakeIn = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// Where the messages of a channel go.
 struct Inlet {
-    /// Takes a message in, or says that something before it is missing.
-    take_in: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    take_in: TakeIn,
     /// Something was or may have been missed: the database is to be read.
     missed: Notify,
 }
