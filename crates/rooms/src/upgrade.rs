@@ -94,8 +94,10 @@ impl Rooms {
         let old_levels = restricted_levels(&old);
         let canonical_alias = content(&old, &StateEventType::RoomCanonicalAlias);
         let canonical_alias = canonical_alias.filter(|content| !content.is_empty());
-        if let Some(tombstone) = tombstone {
-            old.write(tombstone).await?;
+        // What follows takes turns of its own at the old room.
+        match tombstone {
+            Some(tombstone) => _ = old.write(tombstone).await?,
+            None => drop(old),
         }
         self.move_aliases(old_nid, &new_id, is_public).await?;
         // What is left is good manners: the upgrade stands without it.

@@ -1,11 +1,12 @@
 //! Upgrades.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use myelin_events::Pdu;
 use myelin_rooms::{CreateRoom, MembershipAction, RequestId, RoomError, UpgradeRoom};
 use ruma::{RoomVersionId, room_alias_id};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::world::{ALICE, BOB, CAROL, World, user};
 
@@ -65,18 +66,25 @@ async fn an_upgraded_room_has_a_successor_with_its_state() {
 
 #[tokio::test]
 async fn an_upgrade_that_is_repeated_is_finished_and_not_begun_again() {
-    for version in [RoomVersionId::V11, RoomVersionId::V12] {
+    let versions = [RoomVersionId::V11, RoomVersionId::V12];
+    for (version, has_tombstone) in
+        versions.into_iter().flat_map(|version| [(version.clone(), false), (version, true)])
+    {
         let world = World::new().await;
         let old = world.room_of_version(RoomVersionId::V10).await;
         let alias = room_alias_id!("#a:one.test");
         world.rooms.create_alias(&user(ALICE), alias, &old).await.unwrap();
         world.set(ALICE, &old, "m.room.canonical_alias", "", json!({"alias": alias})).await.unwrap();
-        // Who was asked first came as far as making the successor.
+        // Who was asked first came as far as making the successor, or as ending the room.
         let mut create = CreateRoom::new(user(ALICE));
         create.request = RequestId::new(&user(ALICE), "one");
         create.room_version = Some(version.clone());
         let request = create.request.clone();
         let made = world.rooms.create_room(create).await.unwrap();
+        if has_tombstone {
+            let replacement = json!({"body": "", "replacement_room": made});
+            world.set(ALICE, &old, "m.room.tombstone", "", replacement).await.unwrap();
+        }
 
         let upgrade = UpgradeRoom {
             sender: user(ALICE),
@@ -86,7 +94,10 @@ async fn an_upgrade_that_is_repeated_is_finished_and_not_begun_again() {
             request,
         };
         for _ in 0..2 {
-            assert_eq!(world.rooms.upgrade(upgrade.clone()).await.unwrap(), made);
+            let finished = timeout(Duration::from_secs(30), world.rooms.upgrade(upgrade.clone())).await;
+            assert_eq!(finished.expect("nobody waits for themselves").unwrap(), made);
+            let levels = world.content(&old, "m.room.power_levels", "");
+            assert_eq!((&levels["events_default"], &levels["invite"]), (&json!(50), &json!(50)));
             assert_eq!(world.content(&old, "m.room.tombstone", "")["replacement_room"], made.as_str());
             assert_eq!(world.rooms.get_alias(alias).await.unwrap(), Some(made.clone()));
             assert_eq!(world.content(&made, "m.room.canonical_alias", "")["alias"], alias.as_str());
