@@ -279,13 +279,14 @@ pub struct KeyCountsRow {
     pub counts: KeyCounts,
 }
 
-/// Stores counts; of several of one device the last one.
+/// Stores counts; of several of one device the last one. The caller holds the [lock](lock_devices), so each of them has a row.
 pub async fn set_key_counts(db: &impl Write, rows: &[KeyCountsRow]) -> Result<()> {
+    // All rows are there: an UPDATE would say so, but the planner reads a small table whole for it, with all its dead rows.
     const SQL: &str = "
-        UPDATE device_key_counts c SET stream_id = n.stream_id, writer_id = n.writer_id, counts = n.counts
-          FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[])
-               AS n (user_id, device_id, stream_id, writer_id, counts)
-         WHERE c.user_id = n.user_id AND c.device_id = n.device_id";
+        INSERT INTO device_key_counts (user_id, device_id, stream_id, writer_id, counts)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[])
+            ON CONFLICT (user_id, device_id)
+            DO UPDATE SET stream_id = excluded.stream_id, writer_id = excluded.writer_id, counts = excluded.counts";
     let latest: BTreeMap<(&str, &str), &KeyCountsRow> =
         rows.iter().map(|row| ((row.user_id.as_str(), row.device_id.as_str()), row)).collect();
     if latest.is_empty() {
