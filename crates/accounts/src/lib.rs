@@ -45,7 +45,10 @@ pub use self::{
     filters::Filters,
     last_seen::Client,
     password::{LoginError, PasswordError, hash_password},
-    profile::{MemberProfile, Profile, ProfileError, ProfileRow, ProfileStream, Profiles, ShowNumber},
+    profile::{
+        MemberProfile, Profile, ProfileError, ProfileRow, ProfileStream, Profiles, ShowNumber,
+        is_shown_in_rooms,
+    },
     registration::{NewAccount, Registered, RegistrationError},
     revocations::{RevocationRow, RevocationStream},
     session::{LogIn, LoggedIn, RefreshError, Refreshed},

@@ -241,8 +241,9 @@ fn member_profile(profile: &Profile) -> MemberProfile {
     MemberProfile { displayname: text("displayname"), avatar_url: text("avatar_url").map(OwnedMxcUri::from) }
 }
 
-/// What [`MemberProfile`] has.
-fn is_shown_in_rooms(name: &str) -> bool {
+/// Whether a field is one of those that member events show: what [`MemberProfile`] has
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information)).
+pub fn is_shown_in_rooms(name: &str) -> bool {
     matches!(name, "displayname" | "avatar_url")
 }
 

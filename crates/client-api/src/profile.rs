@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use myelin_accounts::Profile;
+use myelin_accounts::{Profile, is_shown_in_rooms};
 use myelin_http::{ApiError, Routes};
 use ruma::{
     UserId,
@@ -80,7 +80,7 @@ async fn delete_field(
 /// Carries what member events show into the rooms of the user
 /// (<https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information>).
 fn show_in_rooms(app: &App, user: &GuestOrUser, field: &ProfileFieldName) {
-    if matches!(field, ProfileFieldName::DisplayName | ProfileFieldName::AvatarUrl) {
+    if is_shown_in_rooms(field.as_str()) {
         app.rooms.profile_changed(user.user_id.clone());
     }
 }

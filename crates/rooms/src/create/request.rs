@@ -8,7 +8,7 @@ use crate::{RoomError, Rooms};
 
 /// The longest name of a request.
 const MAX_LENGTH: usize = 64;
-/// So many rooms are made by requests with names at once, at least if chance wants it.
+/// Among how many locks requests are spread by their names: two that share one wait for each other.
 const PLACES: usize = 64;
 
 /// A request to make a room, by its user and a name that whoever repeats it says again.
