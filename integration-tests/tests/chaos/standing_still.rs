@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::{join, join_all};
-use myelin_integration_tests::{Cluster, Topology, User, path_segment};
+use myelin_integration_tests::{Cluster, Daemon, Topology, User, nginx::Nginx, path_segment};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -16,6 +16,8 @@ const AT_MOST: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(2);
 /// So many rooms that the writer that stands still is asked for some of them.
 const MANY_ROOMS: usize = 16;
+/// So many people ask at once.
+const PEOPLE: usize = 8;
 /// Rooms for each change, so that the writer that stands still has some of them.
 const ROOMS: usize = 4;
 
@@ -83,10 +85,52 @@ async fn rooms_are_made_and_replaced_though_a_writer_of_rooms_stands_still() {
 
     // What it had begun before it slept came to nothing, or was found by its heir.
     let told = old.into_iter().chain(made.into_iter().chain(replaced).map(|(room, _)| room));
-    let joined = alice.at(cluster.api("worker2")).get("/_matrix/client/v3/joined_rooms").await;
+    assert_eq!(joined_rooms(&cluster, &alice).await, told.collect());
+}
+
+#[tokio::test]
+async fn a_room_is_made_once_though_the_worker_that_nginx_chose_stands_still() {
+    let mut cluster = Cluster::start(Topology::default()).await;
+    has_rooms(&cluster, "events1").await;
+    has_rooms(&cluster, "events2").await;
+    let nginx = Nginx::start(cluster.folder());
+    let people = (0..PEOPLE).map(async |n| User::register(nginx.api(), &format!("user{n}")).await);
+    let people = join_all(people).await;
+    let probe = people[0].create_room(json!({})).await;
+    let chosen = chosen_for(&cluster, &nginx, "/_matrix/client/v3/createRoom").await;
+
+    cluster.daemon_mut(&chosen).pause().await;
+    let made = join_all(people.iter().map(|user| in_time(user.create_room(json!({}))))).await;
+    assert!(made.iter().any(|(_, waited)| *waited > LONG), "no request was under way there: {made:?}");
+    // It writes no rooms, so nobody replaced it: it finds all these requests, and does what it still can of them.
+    cluster.daemon_mut(&chosen).resume().await;
+    people[0].at(cluster.api(&chosen)).get("/_matrix/client/v3/account/whoami").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    for (user, (room, _)) in people.iter().zip(made) {
+        let told = [(user.id == people[0].id).then(|| probe.clone()), Some(room)];
+        assert_eq!(joined_rooms(&cluster, user).await, told.into_iter().flatten().collect());
+    }
+}
+
+/// Which process nginx passed the first request of this path on to.
+async fn chosen_for(cluster: &Cluster, nginx: &Nginx, path: &str) -> String {
+    let upstream = loop {
+        // It is written a moment after the answer.
+        if let Some([_, _, upstream, _]) = nginx.log().into_iter().find(|[_, asked, ..]| asked == path) {
+            break upstream;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let is_chosen = |daemon: &&Daemon| daemon.api().base().ends_with(&upstream);
+    cluster.serving().find(is_chosen).expect("a process of the cluster").name().to_owned()
+}
+
+/// The rooms that somebody is in.
+async fn joined_rooms(cluster: &Cluster, user: &User) -> BTreeSet<String> {
+    let joined = user.at(cluster.api("worker2")).get("/_matrix/client/v3/joined_rooms").await;
     let joined = joined["joined_rooms"].as_array().expect("a list of rooms").iter();
-    let joined: BTreeSet<_> = joined.map(|room| room.as_str().expect("a room").to_owned()).collect();
-    assert_eq!(joined, told.collect());
+    joined.map(|room| room.as_str().expect("a room").to_owned()).collect()
 }
 
 /// What is done at last, and how long it took.
