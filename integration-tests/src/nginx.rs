@@ -62,7 +62,6 @@ fn logging(folder: &Path) -> String {
     format!(
         "    log_format upstreams '$request_method\\t$request_uri\\t$upstream_addr\\t$status';
     access_log {folder}/access.log upstreams;
-    keepalive_requests 10000000;
-    keepalive_timeout 1d;"
+    keepalive_requests 10000000;"
     )
 }

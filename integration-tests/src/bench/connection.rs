@@ -1,5 +1,7 @@
 //! A keep-alive HTTP connection that costs next to nothing, so that the figures are the server's and not its client's.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use tokio::{
@@ -9,6 +11,9 @@ use tokio::{
 
 /// The largest answer that is read: an initial sync has some megabytes.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// How long a connection may be silent: not long after that, homeservers and proxies close it.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// A logged-in device.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +42,7 @@ impl Account {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    last_used: Instant,
     authority: String,
     account: Account,
     request: Vec<u8>,
@@ -48,11 +54,10 @@ impl Connection {
     /// Connects an account to a homeserver under its base URL.
     pub async fn open(base_url: &str, account: &Account) -> anyhow::Result<Self> {
         let authority = base_url.trim_start_matches("http://").to_owned();
-        let stream = TcpStream::connect(&authority).await.context("connecting to the homeserver")?;
-        stream.set_nodelay(true)?;
 
         Ok(Self {
-            stream,
+            stream: connect(&authority).await?,
+            last_used: Instant::now(),
             authority,
             account: account.clone(),
             request: Vec::new(),
@@ -87,6 +92,9 @@ impl Connection {
     pub async fn request(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<u16> {
         use std::io::Write as _;
 
+        if self.last_used.elapsed() > FRESH {
+            self.stream = connect(&self.authority).await?;
+        }
         self.request.clear();
         write!(
             self.request,
@@ -96,8 +104,10 @@ impl Connection {
             body.len(),
         )?;
         self.stream.write_all(&self.request).await?;
+        let status = self.read_answer().await?;
+        self.last_used = Instant::now();
 
-        self.read_answer().await
+        Ok(status)
     }
 
     /// The body of the last answer.
@@ -200,6 +210,13 @@ impl Connection {
 
         Ok(())
     }
+}
+
+async fn connect(authority: &str) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await.context("connecting to the homeserver")?;
+    stream.set_nodelay(true)?;
+
+    Ok(stream)
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

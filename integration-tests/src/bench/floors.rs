@@ -29,8 +29,11 @@ pub async fn measure(length: Duration) -> anyhow::Result<Vec<Report>> {
     reports.push(postgres::accounts(&meter, &database, length).await?);
     reports.push(postgres::memberships(&meter, &database, length).await?);
     reports.push(postgres::claims(&meter, &database, length).await?);
+    reports.push(postgres::uploads(&meter, &database, length).await?);
     reports.push(postgres::pages(&meter, &database, length).await?);
-    reports.push(postgres::cold_reads(&meter, &database, length).await?);
+    for told in [("floor_postgres_cold_reads", 11), ("floor_postgres_lazy_cold_reads", 20)] {
+        reports.push(postgres::cold_reads(&meter, &database, length, told).await?);
+    }
     for per_second in [40, 400] {
         reports.push(redis::notices(&meter, per_second, length).await?);
     }

@@ -13,18 +13,18 @@ use crate::{
     writer::{ROWS, TABLES, Writer},
 };
 
-/// What a cold initial sync reads, as in [`initial_sync`](crate::scenarios): rooms, events of the state of each, messages in each, and
-/// how many of these are told; the others are counted.
+/// What a cold initial sync reads, as in [`initial_sync`](crate::scenarios): rooms, events of the state of each, and messages in each.
 const ROOMS: i64 = 300;
 const STATE: i64 = 25;
 const MESSAGES: i64 = 50;
-const TOLD: i64 = 11;
 /// Rooms that are read together.
 const ROOMS_AT_ONCE: i64 = 64;
 /// The bytes of an event.
 const EVENT_BYTES: i64 = 700;
 /// Those who ask at once.
 const CLIENTS: usize = 8;
+/// One-time keys that are uploaded together.
+const UPLOADED: i64 = 10;
 /// One-time keys that can be claimed.
 const KEYS: i64 = 40_000;
 /// Events of the room that is read, and of a page of it.
@@ -154,6 +154,47 @@ pub async fn claims(meter: &Meter, database: &TestDatabase, length: Duration) ->
     measure_other(meter, &format!("floor_postgres_claims_of_{ROWS}"), Vec::new(), load).await
 }
 
+/// Uploads of ten one-time keys by each of eight devices: rows with two indexes and a position, in one transaction. An operation is an
+/// upload.
+pub async fn uploads(meter: &Meter, database: &TestDatabase, length: Duration) -> anyhow::Result<Report> {
+    const UPLOAD_TABLES: &str = "
+        CREATE TABLE new_keys (person text, device text, name text, number int8 GENERATED ALWAYS AS IDENTITY,
+                               key text NOT NULL, PRIMARY KEY (person, device, name));
+        CREATE INDEX ON new_keys (person, device, number);
+        CREATE TABLE uploads (stream text PRIMARY KEY, number int8 NOT NULL);
+        INSERT INTO uploads VALUES ('keys', 0)";
+    const UPLOAD: &str = "
+        INSERT INTO new_keys (person, device, name, key)
+        SELECT '@user' || d || ':x', 'ABCDEFGHIJ', 'signed_curve25519:' || $2::int8 || '.' || n, repeat('x', 240)
+          FROM unnest($1::int8[]) q (d), generate_series(1, $3::int8) n";
+    const MOVE: &str = "UPDATE uploads SET number = $2 WHERE stream = $1";
+
+    let client = database.connect().await?;
+    client.batch_execute(UPLOAD_TABLES).await?;
+    let (upload, advance) = try_join(client.prepare(UPLOAD), client.prepare(MOVE)).await?;
+    let load = async {
+        let outcome = repeat(length, async |n| {
+            let number = n as i64;
+            // As in the scenario, a device comes again after some hundred others.
+            let devices: Vec<i64> =
+                (0..ROWS as i64).map(|device| (number * ROWS as i64 + device) % 2_000).collect();
+            let ((), written) = try_join(client.batch_execute("BEGIN"), async {
+                client.execute(&upload, &[&devices, &number, &UPLOADED]).await
+            })
+            .await?;
+            try_join(
+                async { client.execute(&advance, &[&"keys", &number]).await },
+                client.batch_execute("COMMIT"),
+            )
+            .await?;
+            Ok(written == ROWS as u64 * UPLOADED as u64)
+        });
+        Ok(per_row(outcome.await?))
+    };
+
+    measure_other(meter, &format!("floor_postgres_uploads_of_{ROWS}"), Vec::new(), load).await
+}
+
 /// A page of a room, by eight readers.
 pub async fn pages(meter: &Meter, database: &TestDatabase, length: Duration) -> anyhow::Result<Report> {
     let tables = format!(
@@ -188,11 +229,17 @@ fn per_row(transactions: Outcome) -> Outcome {
 }
 
 /// What a cold initial sync has to read, by a new connection: events of states by way of a table that tells which they are, the
-/// last messages of each room, and how many others there are. An operation is all of it.
-pub async fn cold_reads(meter: &Meter, database: &TestDatabase, length: Duration) -> anyhow::Result<Report> {
+/// last messages of each room, so many of which are told, and how many others there are. An operation is all of it.
+pub async fn cold_reads(
+    meter: &Meter,
+    database: &TestDatabase,
+    length: Duration,
+    (name, told): (&str, i64),
+) -> anyhow::Result<Report> {
     // As they come to be: rooms one after the other, messages in all of them at the same time.
     let tables = format!(
-        "CREATE TABLE events (room int8, number int8, pos int8, counts int2 NOT NULL, data text NOT NULL,
+        "DROP TABLE IF EXISTS events, state;
+         CREATE TABLE events (room int8, number int8, pos int8, counts int2 NOT NULL, data text NOT NULL,
                               PRIMARY KEY (room, number));
          CREATE INDEX ON events (room, pos);
          CREATE TABLE state (room int8, key int8, number int8 NOT NULL, PRIMARY KEY (room, key));
@@ -226,13 +273,13 @@ pub async fn cold_reads(meter: &Meter, database: &TestDatabase, length: Duration
             let mut rows = 0;
             for rooms in all.chunks(ROOMS_AT_ONCE as usize) {
                 rows += client.query(&states, &[&rooms]).await?.len();
-                rows += client.query(&timelines, &[&rooms, &TOLD]).await?.len();
-                rows += client.query(&counts, &[&rooms, &TOLD, &MESSAGES]).await?.len();
+                rows += client.query(&timelines, &[&rooms, &told]).await?.len();
+                rows += client.query(&counts, &[&rooms, &told, &MESSAGES]).await?.len();
             }
-            Ok(rows as i64 == ROOMS * (STATE + TOLD + 1))
+            Ok(rows as i64 == ROOMS * (STATE + told + 1))
         })
         .await
     };
 
-    measure_other(meter, "floor_postgres_cold_reads", Vec::new(), load).await
+    measure_other(meter, name, Vec::new(), load).await
 }
